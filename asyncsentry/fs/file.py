@@ -1,0 +1,102 @@
+"""Open file descriptions: what descriptors number, dup(2) shares and fork(2) inherits.
+
+Reading and writing are *tries*: synchronous calls that do what can be done now or raise
+``WouldBlock``. Only ``syscalls/transfer.py`` loops over try, block, try again; no file does. See open(2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from asyncsentry import errnos
+from asyncsentry.waiter import READABLE, WRITABLE, WaitQueue
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.dentry import Location
+    from asyncsentry.fs.inode import Inode
+
+O_ACCMODE = 0o3
+O_RDONLY = 0
+O_WRONLY = 1
+O_RDWR = 2
+O_NONBLOCK = 0o4000
+O_APPEND = 0o2000
+O_PATH = 0o10000000
+
+SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE = range(5)
+
+
+
+class File:
+    """One open file description. Subclasses override the tries their kind can do."""
+
+    seekable = False
+    """Whether pread(2) and lseek(2) work; pipes, sockets and terminals say ESPIPE."""
+
+    def __init__(self, inode: Inode | None, flags: int, location: Location | None = None) -> None:
+        self.inode = inode
+        self.flags = flags
+        """Access mode and status flags (``O_*``) as F_GETFL shows them."""
+        self.location = location
+        self.position = 0
+        self.references = 0
+        """Descriptors and in-flight uses; :meth:`release` runs when it falls to zero."""
+        self.queue: WaitQueue = WaitQueue()
+        self.owner: object | None = None
+        """Who gets SIGIO, F_SETOWN; kept by fcntl(2)."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether the access mode lets it be read."""
+        return self.flags & O_ACCMODE != O_WRONLY and not self.flags & O_PATH
+
+    @property
+    def writable(self) -> bool:
+        """Whether the access mode lets it be written."""
+        return self.flags & O_ACCMODE != O_RDONLY and not self.flags & O_PATH
+
+    def describe(self) -> str:
+        """Gives the text of ``/proc/self/fd/N`` for files without a path, e.g. ``pipe:[7]``."""
+        return "anon_inode:[file]"
+
+    def try_read(self, count: int, offset: int | None = None) -> bytes:
+        """Reads up to ``count`` bytes now, at ``offset`` or at (and moving) the position.
+
+        Empty means end of file. Raises WouldBlock when there is nothing yet.
+        """
+        raise errnos.EINVAL("not readable")
+
+    def try_write(self, data: bytes, offset: int | None = None) -> int:
+        """Writes what fits now and gives how much; WouldBlock when nothing does."""
+        raise errnos.EINVAL("not writable")
+
+    def poll(self) -> int:
+        """Gives the ``POLL*`` bits that hold now; a change is announced on :attr:`queue`."""
+        return READABLE | WRITABLE
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Moves the position and gives it, lseek(2)."""
+        raise errnos.ESPIPE("not seekable")
+
+    def ioctl(self, thread: object, request: int, argument: int) -> int | Awaitable[int]:
+        """Does a file's own control calls; ENOTTY for those it does not know. ``thread`` is the caller."""
+        raise errnos.ENOTTY(f"no ioctl {request:#x} here")
+
+    def host_descriptor(self, writable: bool) -> int:
+        """Gives a host descriptor of the content, for the platform to map; stays ours.
+
+        ``writable`` says a shared, writable mapping is wanted. ENODEV if it cannot be mapped, mmap(2).
+        """
+        raise errnos.ENODEV("cannot be mapped")
+
+    async def sync(self, data_only: bool = False) -> None:
+        """Writes content through, fsync(2)."""
+        raise errnos.EINVAL("nothing to sync")
+
+    async def entries_from(self, position: int) -> list[tuple[int, str, int, int]]:
+        """Lists a directory from ``position``: rows of (next position, name, ino, DT_*), ``.`` first."""
+        raise errnos.ENOTDIR("not a directory")
+
+    async def release(self) -> None:
+        """Lets go of what it holds; called once, when nobody refers to it any more."""
