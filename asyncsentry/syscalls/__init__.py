@@ -1,0 +1,6 @@
+"""System calls: one decorated function each, thin handlers by family over the kernel's objects.
+
+Tour: ``registry.py`` holds the declarations, ``dispatch.py`` answers a trap, ``strace.py`` prints
+calls, ``stubs.py`` lists what is answered ENOSYS and why. The other modules are the families; importing this
+package imports them all.
+"""

@@ -1,0 +1,82 @@
+"""The one place where a guest thread waits for an event.
+
+A wait ends in one of three ways: the event came (return), a signal is to be delivered
+(``Interrupted``) or the deadline passed (``TimedOut``). The thread joins its queues before its first
+suspension, so no wake-up is lost between a failed try and the wait. Cancellation passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from asyncsentry.errnos import Interrupted, TimedOut
+from asyncsentry.gate import Gate
+from asyncsentry.waiter import Waiter, WaitQueue
+
+if TYPE_CHECKING:
+    from asyncsentry.kernel import Kernel
+
+_EVENT, _INTERRUPTED, _TIMED_OUT = range(3)
+
+
+class Blocker:
+    """The waiting half of a guest thread."""
+
+    __slots__ = ("_ending", "_gate", "_kernel", "_waiting", "interrupt_pending")
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._gate = Gate(asyncio.get_running_loop())
+        self._waiting = False
+        self._ending = _EVENT
+        self.interrupt_pending = False
+        """Whether there is a signal to deliver or a stop to take part in; kept by ``tasks/signals``."""
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the thread waits for an event (state S in /proc)."""
+        return self._waiting
+
+    async def block(self, queues: Sequence[tuple[WaitQueue, int]], deadline_ns: int | None,
+                    interruptible: bool = True) -> None:
+        """Waits for any of ``queues`` to report any bit of its mask; may return spuriously."""
+        if interruptible and self.interrupt_pending:
+            raise Interrupted
+        waiters = [(queue, Waiter(self._on_event, mask)) for queue, mask in queues]
+        for queue, waiter in waiters:
+            queue.add(waiter)
+        timer = None
+        if deadline_ns is not None:
+            timer = self._kernel.clock.call_at(deadline_ns, self._on_deadline)
+        self._waiting = True
+        self._ending = _EVENT
+        try:
+            await self._gate
+        finally:
+            self._waiting = False
+            for queue, waiter in waiters:
+                queue.remove(waiter)
+            if timer is not None:
+                timer.cancel()
+        if self._ending == _TIMED_OUT:
+            raise TimedOut
+        if self._ending == _INTERRUPTED and interruptible:
+            raise Interrupted
+
+    def interrupt(self) -> None:
+        """Ends a wait because of a signal; a no-op if the thread does not wait."""
+        self._end(_INTERRUPTED)
+
+    def _on_event(self, mask: int) -> None:
+        self._end(_EVENT)
+
+    def _on_deadline(self) -> None:
+        self._end(_TIMED_OUT)
+
+    def _end(self, ending: int) -> None:
+        if self._waiting:
+            self._waiting = False  # later causes change nothing: the first one ends the wait
+            self._ending = ending
+            self._kernel.run_queue.add(self._gate)
