@@ -39,8 +39,8 @@ class Blocker:
         """Whether the thread waits for an event (state S in /proc)."""
         return self._waiting
 
-    async def block(self, queues: Sequence[tuple[WaitQueue, int]], deadline_ns: int | None,
-                    interruptible: bool = True) -> None:
+    async def wait(self, queues: Sequence[tuple[WaitQueue, int]], deadline_ns: int | None,
+                   interruptible: bool = True) -> None:
         """Waits for any of ``queues`` to report any bit of its mask; may return spuriously."""
         if interruptible and self.interrupt_pending:
             raise Interrupted

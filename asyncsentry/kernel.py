@@ -1,0 +1,79 @@
+"""The kernel object: all state of one sandbox hangs from it, and nothing is kept at module level.
+
+Several kernels live side by side in one Python process. What each field's object does is told where it
+is defined; this file is the map.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from asyncsentry.clock import Clock, HostClock, RandomSource
+from asyncsentry.errnos import SentryBug
+from asyncsentry.gate import RunQueue
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.mount import MountNamespace
+    from asyncsentry.platforms.base import Platform
+    from asyncsentry.syscalls.dispatch import Dispatch
+    from asyncsentry.tasks.process import Process
+    from asyncsentry.tasks.thread import Thread
+
+
+class Kernel:
+    """One sandbox's kernel. Make it inside a running event loop."""
+
+    def __init__(self, platform: Platform, clock: Clock | None = None, random: RandomSource | None = None,
+                 hostname: str = "asyncsentry") -> None:
+        self.platform = platform
+        self.clock: Clock = clock or HostClock()
+        self.random = random or RandomSource()
+        self.run_queue = RunQueue(asyncio.get_running_loop())
+        self.hostname = hostname
+        self.domainname = "(none)"
+        self.mounts: MountNamespace
+        """The initial mount namespace; set while the sandbox is built."""
+        self.dispatch: Dispatch
+        self.processes: dict[int, Process] = {}
+        """Every process, zombies included, by pid."""
+        self.threads: dict[int, Thread] = {}
+        """Every live thread by tid."""
+        self.boot_time_ns = self.clock.now_ns()
+        self.network = "none"
+        """``none`` or ``host``."""
+        self.memory_limit: int | None = None
+        """Bytes of guest memory /proc/meminfo shows; ``None`` for the host's."""
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets a :class:`SentryBug` when the sandbox must stop."""
+        self._next_pid = 1
+        self._next_device = 1
+        self._next_inode = 1
+
+    @property
+    def init(self) -> Process | None:
+        """The process with pid 1, if it lives."""
+        return self.processes.get(1)
+
+    def allocate_pid(self) -> int:
+        """Gives a process or thread number nobody has, going round at pid_max."""
+        while True:
+            pid, self._next_pid = self._next_pid, self._next_pid % 4194303 + 1
+            if pid not in self.processes and pid not in self.threads:
+                return pid
+
+    def allocate_device(self) -> int:
+        """Gives a device number (major 0) for a new file system."""
+        self._next_device += 1
+        return self._next_device
+
+    def allocate_inode(self) -> int:
+        """Gives an inode number for anonymous objects (pipes, sockets, …)."""
+        self._next_inode += 1
+        return self._next_inode
+
+    def fail(self, error: BaseException) -> None:
+        """Stops the sandbox because of a bug of ours; the first one counts."""
+        if not self.failure.done():
+            self.failure.set_exception(error if isinstance(error, SentryBug) else SentryBug(repr(error)))
+            self.failure.exception()  # whoever runs the sandbox asks; nobody asking is no error

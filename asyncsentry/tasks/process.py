@@ -1,0 +1,77 @@
+"""A guest process: a thread group, its place among processes, and what it leaves to its parent.
+
+Process groups and sessions are plain objects too. See credentials(7), setsid(2), wait(2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncsentry.waiter import WaitQueue
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.dentry import Location
+    from asyncsentry.kernel import Kernel
+    from asyncsentry.tasks.thread import Thread
+
+
+class Session:
+    """Process groups that share a controlling terminal; ``sid`` is its leader's pid."""
+
+    def __init__(self, sid: int) -> None:
+        self.sid = sid
+        self.terminal: object | None = None
+        """The controlling terminal, an object of ``fs/tty``; ``None`` without one."""
+
+
+class ProcessGroup:
+    """Processes that job control handles as one."""
+
+    def __init__(self, pgid: int, session: Session) -> None:
+        self.pgid = pgid
+        self.session = session
+        self.members: set[Process] = set()
+
+
+class Process:
+    """A thread group."""
+
+    def __init__(self, kernel: Kernel, pid: int, parent: Process | None, group: ProcessGroup) -> None:
+        self.kernel = kernel
+        self.pid = pid
+        self.parent = parent
+        """``None`` for init and for processes started from outside."""
+        self.children: list[Process] = []
+        self.threads: dict[int, Thread] = {}
+        """Live threads by tid; empty once the process is a zombie."""
+        self.group = group
+        group.members.add(self)
+        self.start_time_ns = kernel.clock.now_ns()
+        self.exit_status: int | None = None
+        """Wait status, set when the whole group exits; the process is then a zombie until it is reaped."""
+        self.child_queue = WaitQueue()
+        """Notified with POLLIN when a child changes state."""
+        self.exit_queue = WaitQueue()
+        """Notified with POLLIN when this process has become a zombie (pidfd, library waits)."""
+        self.executable: Location | None = None
+        """What /proc/PID/exe leads to."""
+        self.exit_signal = 17
+        """Signal the parent gets, normally SIGCHLD; 0 for none."""
+        self.dumpable = 1
+        self.is_subreaper = False
+        self.has_execed = False
+
+    @property
+    def session(self) -> Session:
+        """The session its group belongs to."""
+        return self.group.session
+
+    @property
+    def leader(self) -> Thread:
+        """The thread whose tid is the pid; any other if that one has gone first."""
+        return self.threads.get(self.pid) or next(iter(self.threads.values()))
+
+    @property
+    def is_zombie(self) -> bool:
+        """Whether it has exited and waits to be reaped."""
+        return self.exit_status is not None and not self.threads
