@@ -812,17 +812,17 @@ def from_host(error: OSError, message: str = "") -> LinuxError:
     return BY_NUMBER.get(error.errno or EIO.errno, EIO)(message or os.strerror(error.errno or EIO.errno).lower())
 
 
-class WouldBlock(Exception):  # noqa: N818 - not an error: a try that found nothing yet
+class WouldBlock(Exception):
     """A ``try_*`` call found nothing to do yet; wait on the object's queue and try again."""
 
 
-class Interrupted(Exception):  # noqa: N818 - an ending of a wait, not an error
+class Interrupted(Exception):
     """A guest signal ended a wait; dispatch turns it into EINTR or a restart, signal(7)."""
 
 
-class TimedOut(Exception):  # noqa: N818 - an ending of a wait, not an error
+class TimedOut(Exception):
     """A wait reached its deadline; the caller says what that means."""
 
 
-class SentryBug(Exception):  # noqa: N818 - reads as what it is
+class SentryBug(Exception):
     """Something this kernel did not foresee: the sandbox stops with one clear line."""

@@ -15,6 +15,7 @@ from asyncsentry.gate import RunQueue
 
 if TYPE_CHECKING:
     from asyncsentry.fs.mount import MountNamespace
+
     from asyncsentry.platforms.base import Platform
     from asyncsentry.syscalls.dispatch import Dispatch
     from asyncsentry.tasks.process import Process

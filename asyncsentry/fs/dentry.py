@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from asyncsentry.fs.inode import Inode
     from asyncsentry.fs.mount import Mount
+
+    from asyncsentry.fs.inode import Inode
 
 
 class Dentry:

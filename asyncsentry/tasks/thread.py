@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from asyncsentry.tasks.block import Blocker
 
 if TYPE_CHECKING:
+    from asyncsentry.memory.manager import MemoryManager
+
     from asyncsentry.fs.fdtable import FdTable
     from asyncsentry.kernel import Kernel
-    from asyncsentry.memory.manager import MemoryManager
     from asyncsentry.platforms.base import Context
     from asyncsentry.tasks.credentials import Credentials
     from asyncsentry.tasks.fscontext import FsContext
