@@ -34,6 +34,9 @@ class File:
     seekable = False
     """Whether pread(2) and lseek(2) work; pipes, sockets and terminals say ESPIPE."""
 
+    maps_as_anonymous = False
+    """Whether mmap(2) of it gives fresh zeroed memory (/dev/zero)."""
+
     def __init__(self, inode: Inode | None, flags: int, location: Location | None = None) -> None:
         self.inode = inode
         self.flags = flags

@@ -206,6 +206,10 @@ class Inode:
         """Gives the target's text."""
         raise errnos.EINVAL("not a symbolic link")
 
+    async def readlink_by(self, context: object) -> str:
+        """Gives the text as the guest thread ``context`` sees it (``/proc/self``); what readlink(2) and walks use."""
+        return await self.readlink()
+
     def magic_target(self, context: object) -> Location | None:
         """Gives where a magic link (``/proc/self/fd/3``) leads directly; ``None`` for ordinary links.
 
