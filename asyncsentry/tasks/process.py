@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncsentry.waiter import WaitQueue
+from asyncsentry.tasks.limits import Limits
+from asyncsentry.tasks.usage import Usage
+from asyncsentry.waiter import POLLIN, WaitQueue
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
@@ -60,6 +62,25 @@ class Process:
         self.dumpable = 1
         self.is_subreaper = False
         self.has_execed = False
+        self.parent_tid = 0
+        """Which of the parent's threads made it, for __WNOTHREAD and PR_SET_PDEATHSIG."""
+        self.group_exit_status: int | None = None
+        """Wait status all its threads leave with, once exit_group(2) or a deadly signal has begun to end it."""
+        self.stop_report: int | None = None
+        """Wait status (``signo << 8 | 0x7f``) of a stop that no WUNTRACED wait has fetched yet."""
+        self.continue_report = False
+        """Whether it was continued and no WCONTINUED wait has fetched that yet."""
+        self.limits: Limits = parent.limits.copy() if parent is not None else Limits()
+        self.past_usage = Usage()
+        """What it used in address spaces it has left."""
+        self.children_usage = Usage()
+        """What its reaped children, and theirs, used."""
+        self.cpu_base_ns = 0
+        """Where its account stood on the host's process clock when it entered its address space, ``usage.py``."""
+        self.vfork_queue = WaitQueue()
+        """Notified with POLLIN when a child made by vfork(2) gives the parent's memory back."""
+        self.is_vforked = False
+        """Whether its parent still waits for it, vfork(2)."""
 
     @property
     def session(self) -> Session:
@@ -75,3 +96,9 @@ class Process:
     def is_zombie(self) -> bool:
         """Whether it has exited and waits to be reaped."""
         return self.exit_status is not None and not self.threads
+
+    def vfork_done(self) -> None:
+        """Lets the parent of a vfork(2) go on; called by execve(2) and exit(2), a no-op in any other process."""
+        if self.is_vforked:
+            self.is_vforked = False
+            self.vfork_queue.notify(POLLIN)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from asyncsentry.tasks.block import Blocker
+from asyncsentry.tasks.scheduling import Scheduling
 
 if TYPE_CHECKING:
     from asyncsentry.memory.manager import MemoryManager
@@ -46,6 +47,12 @@ class Thread(Blocker):
         self.start_time_ns = kernel.clock.now_ns()
         self.exit_status: int | None = None
         """Wait status once it has begun to exit; ``None`` while it lives."""
+        self.kill_pending = False
+        """Whether it must leave at its next chance with :attr:`exit_status`, set by another thread (``exit.py``)."""
+        self.parent_death_signal = 0
+        """Sent to it when the thread that made its process ends, PR_SET_PDEATHSIG."""
+        self.scheduling = Scheduling()
+        self.personality = 0
         self.clear_child_tid = 0
         """Address zeroed and futex-woken at exit, set_tid_address(2)."""
         self.robust_list = (0, 0)

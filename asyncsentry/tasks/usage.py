@@ -1,0 +1,84 @@
+"""What processes have used: processor time, and the sums a parent inherits when it reaps. See getrusage(2).
+
+Guest code runs on host processes of its own, so the host's process clock of an address space tells what
+its guest process used. Time spent in this kernel on its behalf is not known apart.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncsentry.abi.resource_h import RUSAGE
+
+if TYPE_CHECKING:
+    from asyncsentry.platforms.base import AddressSpace
+    from asyncsentry.tasks.process import Process
+
+NS_PER_US = 1000
+US_PER_SECOND = 1_000_000
+
+
+@dataclass(slots=True)
+class Usage:
+    """Resources used so far."""
+
+    user_ns: int = 0
+    system_ns: int = 0
+    max_rss_bytes: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+
+    def add(self, other: Usage) -> None:
+        """Adds what another has used; of the memory only the larger peak counts."""
+        self.user_ns += other.user_ns
+        self.system_ns += other.system_ns
+        self.max_rss_bytes = max(self.max_rss_bytes, other.max_rss_bytes)
+        self.minor_faults += other.minor_faults
+        self.major_faults += other.major_faults
+        self.voluntary_switches += other.voluntary_switches
+        self.involuntary_switches += other.involuntary_switches
+
+    def pack(self) -> bytes:
+        """Lays it out as ``struct rusage``."""
+        user_us, system_us = self.user_ns // NS_PER_US, self.system_ns // NS_PER_US
+        return RUSAGE.pack(
+            *divmod(user_us, US_PER_SECOND), *divmod(system_us, US_PER_SECOND), self.max_rss_bytes // 1024,
+            0, 0, 0, self.minor_faults, self.major_faults, 0, 0, 0, 0, 0,
+            self.voluntary_switches, self.involuntary_switches,
+        )  # fmt: skip
+
+
+def host_cpu_ns(space: AddressSpace) -> int:
+    """Gives the processor time of the host process behind an address space; 0 if it is gone or has none."""
+    if not space.host_pid:
+        return 0
+    # A process clock is named by the complement of its pid, clock_getcpuclockid(3); CPUCLOCK_SCHED is 2.
+    try:
+        return time.clock_gettime_ns((~space.host_pid << 3) | 2)
+    except OSError:
+        return 0
+
+
+def process_usage(process: Process) -> Usage:
+    """Gives what a process has used so far, its threads that are gone included."""
+    usage = Usage()
+    usage.add(process.past_usage)
+    if process.threads:
+        memory = process.leader.memory
+        usage.user_ns += max(0, host_cpu_ns(memory.space) - process.cpu_base_ns)
+    return usage
+
+
+def close_account(process: Process) -> None:
+    """Books what was used in the present address space; call before it is left (exit, execve)."""
+    process.past_usage = process_usage(process)
+    process.cpu_base_ns = 1 << 62  # nothing more is booked until an address space is entered
+
+
+def open_account(process: Process, space: AddressSpace) -> None:
+    """Starts to count in a new address space (fork, execve)."""
+    process.cpu_base_ns = host_cpu_ns(space)
