@@ -81,7 +81,7 @@ class SyntheticInode(Inode):
 
 
 class Directory(SyntheticInode):
-    """A directory of fixed names; subclasses override :meth:`find` and :meth:`list` to work names out."""
+    """A directory of fixed names; subclasses override :meth:`find` and :meth:`items` to work names out."""
 
     def __init__(self, filesystem: SyntheticFileSystem, mode: int = 0o555, uid: int = 0, gid: int = 0) -> None:
         super().__init__(filesystem, stat_bits.S_IFDIR | mode, uid, gid)
@@ -107,7 +107,7 @@ class Directory(SyntheticInode):
         """Finds a name, or ``None``."""
         return self.children.get(name)
 
-    def list(self) -> Iterable[tuple[str, Inode]]:
+    def items(self) -> Iterable[tuple[str, Inode]]:
         """Lists names and inodes."""
         return self.children.items()
 
@@ -127,7 +127,7 @@ class Directory(SyntheticInode):
 
     def directory_entries(self) -> list[DirectoryEntry]:
         """Lists all names, without an await."""
-        return [DirectoryEntry(name, inode.ino, inode.mode >> 12) for name, inode in self.list()]
+        return [DirectoryEntry(name, inode.ino, inode.mode >> 12) for name, inode in self.items()]
 
     async def open(self, flags: int, location: Location, context: object) -> File:
         """Opens the directory for listing."""
