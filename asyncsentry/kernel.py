@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING
 from asyncsentry.clock import Clock, HostClock, RandomSource
 from asyncsentry.errnos import SentryBug
 from asyncsentry.gate import RunQueue
+from asyncsentry.sysctl import Sysctls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncsentry.fs.hostfacts import HostFacts
     from asyncsentry.fs.mount import MountNamespace
+    from asyncsentry.fs.procfs.base import TaskFacts
 
     from asyncsentry.platforms.base import Platform
     from asyncsentry.syscalls.dispatch import Dispatch
-    from asyncsentry.tasks.process import Process
+    from asyncsentry.tasks.process import Process, ProcessGroup
     from asyncsentry.tasks.thread import Thread
 
 
@@ -45,6 +50,14 @@ class Kernel:
         """``none`` or ``host``."""
         self.memory_limit: int | None = None
         """Bytes of guest memory /proc/meminfo shows; ``None`` for the host's."""
+        self.sysctls = Sysctls()
+        """The parameters of /proc/sys."""
+        self.signal_group: Callable[[ProcessGroup, int], None]
+        """Sends a signal of the kernel's own (SIGINT of a terminal) to a process group; set by ``tasks``."""
+        self.task_facts: TaskFacts
+        """What /proc asks of guest tasks and file systems cannot know; set by ``tasks/facts.py``."""
+        self.host_facts: HostFacts
+        """Processors and memory of the host, captured before the sandbox is confined."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets a :class:`SentryBug` when the sandbox must stop."""
         self._next_pid = 1
@@ -59,7 +72,7 @@ class Kernel:
     def allocate_pid(self) -> int:
         """Gives a process or thread number nobody has, going round at pid_max."""
         while True:
-            pid, self._next_pid = self._next_pid, self._next_pid % 4194303 + 1
+            pid, self._next_pid = self._next_pid, self._next_pid % (self.sysctls.integer("kernel.pid_max") - 1) + 1
             if pid not in self.processes and pid not in self.threads:
                 return pid
 
