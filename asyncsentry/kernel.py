@@ -17,10 +17,10 @@ from asyncsentry.sysctl import Sysctls
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncsentry.fs.hostfacts import HostFacts
-    from asyncsentry.fs.mount import MountNamespace
     from asyncsentry.fs.procfs.base import TaskFacts
 
+    from asyncsentry.fs.hostfacts import HostFacts
+    from asyncsentry.fs.mount import MountNamespace
     from asyncsentry.platforms.base import Platform
     from asyncsentry.syscalls.dispatch import Dispatch
     from asyncsentry.tasks.process import Process, ProcessGroup
