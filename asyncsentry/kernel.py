@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 from asyncsentry.clock import Clock, HostClock, RandomSource
 from asyncsentry.errnos import SentryBug
 from asyncsentry.gate import RunQueue
+from asyncsentry.net.sockfs import SocketFileSystem
+from asyncsentry.net.unix_names import UnixNamespace
 from asyncsentry.sysctl import Sysctls
+from asyncsentry.tasks.signals.pending import QueuedCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from asyncsentry.fs.hostfacts import HostFacts
     from asyncsentry.fs.mount import MountNamespace
+    from asyncsentry.net.sockets import SocketFamily
     from asyncsentry.platforms.base import Platform
     from asyncsentry.syscalls.dispatch import Dispatch
     from asyncsentry.tasks.process import Process, ProcessGroup
@@ -50,6 +54,8 @@ class Kernel:
         """``none`` or ``host``."""
         self.memory_limit: int | None = None
         """Bytes of guest memory /proc/meminfo shows; ``None`` for the host's."""
+        self.queued_signals = QueuedCounts()
+        """How many signals each user has waiting."""
         self.sysctls = Sysctls()
         """The parameters of /proc/sys."""
         self.signal_group: Callable[[ProcessGroup, int], None]
@@ -63,6 +69,10 @@ class Kernel:
         self._next_pid = 1
         self._next_device = 1
         self._next_inode = 1
+        self.socket_families: dict[int, SocketFamily] = {}
+        """What makes sockets, by AF_*; filled by ``net/families.py`` when the first socket is made."""
+        self.unix = UnixNamespace()
+        self.socket_filesystem = SocketFileSystem(self.allocate_device())
 
     @property
     def init(self) -> Process | None:

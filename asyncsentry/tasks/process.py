@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncsentry.tasks.limits import Limits
+from asyncsentry.tasks.signals.state import SignalState
 from asyncsentry.tasks.usage import Usage
 from asyncsentry.waiter import POLLIN, WaitQueue
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
     from asyncsentry.kernel import Kernel
+    from asyncsentry.tasks.credentials import Credentials
     from asyncsentry.tasks.thread import Thread
 
 
@@ -55,6 +57,8 @@ class Process:
         """Notified with POLLIN when a child changes state."""
         self.exit_queue = WaitQueue()
         """Notified with POLLIN when this process has become a zombie (pidfd, library waits)."""
+        self.thread_queue = WaitQueue()
+        """Notified with POLLIN when one of its threads has gone (execve)."""
         self.executable: Location | None = None
         """What /proc/PID/exe leads to."""
         self.exit_signal = 17
@@ -66,6 +70,14 @@ class Process:
         """Which of the parent's threads made it, for __WNOTHREAD and PR_SET_PDEATHSIG."""
         self.group_exit_status: int | None = None
         """Wait status all its threads leave with, once exit_group(2) or a deadly signal has begun to end it."""
+        self.signals = SignalState(kernel.queued_signals, is_unkillable=pid == 1)
+        """Actions and shared pending signals; clone replaces it by a copy of the parent's."""
+        self.last_credentials: Credentials | None = None
+        """Those of the thread that left last, once it has."""
+        self.stop_signal = 0
+        """What stops it (or is about to); 0 while it may run."""
+        self.is_stop_complete = False
+        """Whether all its threads have halted and the parent was told."""
         self.stop_report: int | None = None
         """Wait status (``signo << 8 | 0x7f``) of a stop that no WUNTRACED wait has fetched yet."""
         self.continue_report = False
@@ -91,6 +103,13 @@ class Process:
     def leader(self) -> Thread:
         """The thread whose tid is the pid; any other if that one has gone first."""
         return self.threads.get(self.pid) or next(iter(self.threads.values()))
+
+    @property
+    def credentials(self) -> Credentials:
+        """Its leader's identity, as kill(2) and SIGCHLD see it."""
+        if self.threads or self.last_credentials is None:
+            return self.leader.credentials
+        return self.last_credentials
 
     @property
     def is_zombie(self) -> bool:

@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from asyncsentry.tasks.block import Blocker
 from asyncsentry.tasks.scheduling import Scheduling
+from asyncsentry.tasks.signals.send import raise_signal
+from asyncsentry.tasks.signals.state import SignalReceiver
 
 if TYPE_CHECKING:
     from asyncsentry.memory.manager import MemoryManager
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from asyncsentry.waiter import WaitQueue
 
 
-class Thread(Blocker):
+class Thread(SignalReceiver):
     """One thread of a guest process. Satisfies :class:`~asyncsentry.waiter.BlockContext`."""
 
     def __init__(self, kernel: Kernel, process: Process, tid: int, context: Context, memory: MemoryManager,
@@ -59,9 +60,6 @@ class Thread(Blocker):
         """Head and length, set_robust_list(2)."""
         self.restart: Callable[[], Awaitable[int]] | None = None
         """What restart_syscall(2) goes on with after ``Restart.BLOCK``."""
-        self.signal_mask = 0
-        self.saved_signal_mask: int | None = None
-        """The mask to go back to after a handler, while sigsuspend(2), ppoll(2) and kin have theirs in place."""
 
     async def block(self, queue: WaitQueue, mask: int, deadline_ns: int | None = None) -> None:
         """Waits for one queue: see :class:`~asyncsentry.waiter.BlockContext`."""
@@ -74,3 +72,7 @@ class Thread(Blocker):
     async def block_uninterruptible(self, queue: WaitQueue, mask: int) -> None:
         """Waits deaf to signals (vfork(2)'s parent); only the end of the sandbox ends it otherwise."""
         await self.wait(((queue, mask),), None, interruptible=False)
+
+    def raise_signal(self, signo: int) -> None:
+        """Sends it a signal of the kernel's own making, e.g. SIGPIPE."""
+        raise_signal(self, signo)

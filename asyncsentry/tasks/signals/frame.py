@@ -1,0 +1,137 @@
+"""Signal frames: what a handler finds on its stack, and going back from one. x86-64, rt_sigreturn(2).
+
+The layout is Linux's to the byte, since unwinders, debuggers and runtimes read it and edit it. After
+arch/x86/kernel/signal.c and signal_64.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncsentry.abi import sigframe_h as abi
+from asyncsentry.abi.signal_h import SA_ONSTACK, SA_RESTORER, SS_AUTODISARM
+from asyncsentry.errnos import EFAULT, EINVAL, LinuxError
+from asyncsentry.tasks.signals.altstack import set_alt_stack
+from asyncsentry.tasks.signals.state import AltStack
+
+if TYPE_CHECKING:
+    from asyncsentry.platforms.base import Registers
+    from asyncsentry.tasks.signals.actions import Action
+    from asyncsentry.tasks.signals.siginfo import SigInfo
+    from asyncsentry.tasks.thread import Thread
+
+_ADDRESS_MASK = (1 << 64) - 1
+_PAGE_FAULT = 14
+_BASE_FLAGS = abi.UC_SIGCONTEXT_SS | abi.UC_STRICT_RESTORE_SS
+_XSTATE_BV_X87_SSE = 3
+
+
+def push_frame(thread: Thread, action: Action, info: SigInfo) -> None:
+    """Writes a frame to the guest's stack and points the registers at the handler; EFAULT if it cannot."""
+    if not action.flags & SA_RESTORER:
+        raise EFAULT("x86-64 handlers need a restorer")
+    context = thread.context
+    registers = context.get_registers()
+    fpstate = context.get_fpstate()
+    stack_top = _stack_for(thread, action, registers.rsp)
+    fp_address = (stack_top - len(fpstate)) & -abi.FPSTATE_ALIGNMENT
+    frame_address = ((fp_address - abi.RT_SIGFRAME_SIZE) & -abi.FRAME_ALIGNMENT) - 8
+    _check_fits(thread, registers.rsp, stack_top, frame_address)
+    head = _pack(thread, action, registers, fp_address if fpstate else 0)
+    image = head + info.to_bytes()
+    thread.memory.write(frame_address, image + bytes(fp_address - frame_address - len(image)) + fpstate)
+    _aim(registers, frame_address, action, info.signo)
+    context.set_registers(registers)
+    if fpstate:
+        context.set_fpstate(b"")
+    if thread.alt_stack.flags & SS_AUTODISARM:
+        thread.alt_stack = AltStack()
+
+
+def pop_frame(thread: Thread) -> None:
+    """Takes everything back from the frame below the stack pointer; a LinuxError if it is no good frame."""
+    context = thread.context
+    registers = context.get_registers()
+    frame_address = (registers.rsp - 8) & _ADDRESS_MASK
+    (_, _, _, alt_address, alt_flags, alt_size, *words, mask) = abi.RT_SIGFRAME.unpack(
+        thread.memory.read(frame_address, abi.RT_SIGFRAME.size)
+    )
+    thread.signal_mask = mask
+    general, (cs, _, _, ss), fp_address = words[:18], words[18:22], words[26]
+    eflags = registers.eflags & ~abi.EFLAGS_RESTORED
+    for name, value in zip(abi.SIGCONTEXT_REGISTERS, general, strict=True):
+        setattr(registers, name, value)
+    registers.eflags = eflags | registers.eflags & abi.EFLAGS_RESTORED
+    registers.cs, registers.ss = cs | 3, ss | 3
+    context.set_fpstate(_read_fpstate(thread, fp_address) if fp_address else b"")
+    context.set_registers(registers)
+    try:
+        set_alt_stack(thread, AltStack(alt_address, alt_flags, alt_size), registers.rsp)
+    except LinuxError:
+        pass  # as Linux does: a handler may have put anything there
+
+
+def _stack_for(thread: Thread, action: Action, stack_pointer: int) -> int:
+    """Gives where the frame may begin, downwards."""
+    stack_pointer -= abi.RED_ZONE_SIZE
+    alt_stack = thread.alt_stack
+    if action.flags & SA_ONSTACK and alt_stack.flags_at(stack_pointer) == 0:
+        return alt_stack.address + alt_stack.size
+    return stack_pointer
+
+
+def _check_fits(thread: Thread, stack_pointer: int, stack_top: int, frame_address: int) -> None:
+    """EFAULT if a frame would overflow the alternate stack (or the address space): better die than corrupt."""
+    alt_stack = thread.alt_stack
+    nested = not alt_stack.flags & SS_AUTODISARM and alt_stack.holds(stack_pointer)
+    entering = stack_top != stack_pointer - abi.RED_ZONE_SIZE
+    if frame_address < 0 or ((nested or entering) and not alt_stack.holds(frame_address)):
+        raise EFAULT("the alternate signal stack is too small")
+
+
+def _pack(thread: Thread, action: Action, registers: Registers, fp_address: int) -> bytes:
+    mask = thread.signal_mask if thread.saved_signal_mask is None else thread.saved_signal_mask
+    fault, alt_stack = thread.last_fault, thread.alt_stack
+    return abi.RT_SIGFRAME.pack(
+        action.restorer, _BASE_FLAGS | (abi.UC_FP_XSTATE if fp_address else 0), 0, alt_stack.address,
+        alt_stack.flags, alt_stack.size, *(getattr(registers, name) for name in abi.SIGCONTEXT_REGISTERS),
+        registers.cs, 0, 0, registers.ss, fault.error & _ADDRESS_MASK, fault.trapno, mask,
+        fault.address & _ADDRESS_MASK if fault.trapno == _PAGE_FAULT else 0, fp_address, mask,
+    )  # fmt: skip
+
+
+def _aim(registers: Registers, frame_address: int, action: Action, signo: int) -> None:
+    """Makes the registers those of a call ``handler(signo, &info, &ucontext)``."""
+    registers.rdi = signo
+    registers.rsi = frame_address + abi.SIGINFO_OFFSET
+    registers.rdx = frame_address + abi.UCONTEXT_OFFSET
+    registers.rax = 0
+    registers.rip = action.handler
+    registers.rsp = frame_address
+    registers.cs, registers.ss = abi.USER_CS, abi.USER_DS
+    registers.eflags &= ~(abi.EFLAGS_DF | abi.EFLAGS_RF | abi.EFLAGS_TF)
+
+
+def _read_fpstate(thread: Thread, address: int) -> bytes:
+    """Reads the FP state a frame points to: the whole XSAVE image, or the old 512 bytes if it says no more."""
+    legacy = thread.memory.read(address, abi.FXSAVE_SIZE)
+    magic, size, _, _ = abi.FPX_SW_BYTES.unpack_from(legacy, abi.FPX_SW_BYTES_OFFSET)
+    smallest = abi.FXSAVE_SIZE + abi.XSAVE_HEADER_SIZE
+    if magic == abi.FP_XSTATE_MAGIC1 and smallest < size <= abi.XSTATE_MAX_SIZE:
+        image: bytes = thread.memory.read(address, size)
+        if image[-4:] == abi.FP_XSTATE_MAGIC2.to_bytes(4, "little"):
+            return image
+    return _widen(thread, legacy)
+
+
+def _widen(thread: Thread, legacy: bytes) -> bytes:
+    """Makes a full image of an FXSAVE one: x87 and SSE state from it, the rest initial."""
+    template = thread.context.get_fpstate()
+    if len(template) < abi.FXSAVE_SIZE + abi.XSAVE_HEADER_SIZE:
+        raise EINVAL("no FP state to restore")
+    image = bytearray(len(template))
+    image[: abi.FPX_SW_BYTES_OFFSET] = legacy[: abi.FPX_SW_BYTES_OFFSET]
+    image[abi.FPX_SW_BYTES_OFFSET : abi.FXSAVE_SIZE] = template[abi.FPX_SW_BYTES_OFFSET : abi.FXSAVE_SIZE]
+    image[abi.FXSAVE_SIZE] = _XSTATE_BV_X87_SSE
+    image[-4:] = template[-4:]
+    return bytes(image)
