@@ -1,0 +1,182 @@
+"""Open files whose content lies behind a host descriptor, and open directories that list an inode.
+
+A :class:`HostDescriptor` is a descriptor the gofer donated, shared by all open files of an inode: reads and
+writes are pread(2) and pwrite(2) on it with our own positions, so the host's file offset means nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from asyncsentry import errnos
+from asyncsentry.abi.fcntl_h import O_APPEND, O_DSYNC, O_SYNC
+from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, File
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.dentry import Location
+    from asyncsentry.fs.gofer.client import GoferInode
+    from asyncsentry.fs.inode import Inode
+
+FILE_SIZE_MAX = (1 << 63) - 1
+_DT_DIR = 4
+
+
+class HostDescriptor:
+    """A host descriptor of a regular file and how many open files use it."""
+
+    __slots__ = ("fd", "readable", "users", "writable")
+
+    def __init__(self, fd: int, readable: bool, writable: bool) -> None:
+        self.fd = fd
+        self.readable = readable
+        self.writable = writable
+        self.users = 0
+
+    def close(self) -> None:
+        """Closes the host descriptor; harmless when done before."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class HostFile(File):
+    """An open regular file of a gofer mount."""
+
+    seekable = True
+    pollable = False
+
+    def __init__(self, inode: GoferInode, flags: int, location: Location | None, descriptor: HostDescriptor) -> None:
+        super().__init__(inode, flags, location)
+        self.host_inode = inode
+        self.descriptor = descriptor
+
+    def try_read(self, count: int, offset: int | None = None) -> bytes:
+        """Reads from the host file."""
+        start = self.position if offset is None else offset
+        try:
+            data = os.pread(self.descriptor.fd, count, start)
+        except OSError as error:
+            raise errnos.from_host(error) from None
+        if offset is None:
+            self.position = start + len(data)
+        return data
+
+    def try_write(self, data: bytes, offset: int | None = None) -> int:
+        """Writes to the host file, at its end with O_APPEND."""
+        flags = self.flags
+        start = self.position if offset is None else offset
+        how = os.RWF_APPEND if flags & O_APPEND else 0
+        if flags & O_DSYNC:
+            how |= os.RWF_SYNC if flags & O_SYNC == O_SYNC else os.RWF_DSYNC
+        try:
+            written = os.pwritev(self.descriptor.fd, (data,), start, how) if how else os.pwrite(
+                self.descriptor.fd, data, start)  # fmt: skip
+        except OSError as error:
+            raise errnos.from_host(error) from None
+        self.host_inode.note_write()
+        if offset is None:
+            self.position = self.size if flags & O_APPEND else start + written
+        return written
+
+    @property
+    def size(self) -> int:
+        """The host file's present size."""
+        return os.fstat(self.descriptor.fd).st_size
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Moves the position; data and holes are the host's."""
+        if whence in (SEEK_DATA, SEEK_HOLE):
+            try:
+                target = os.lseek(self.descriptor.fd, offset, whence)
+            except OSError as error:
+                raise errnos.from_host(error) from None
+        else:
+            target = seek_target(self, offset, whence, self.size if whence == SEEK_END else 0)
+        self.position = target
+        return target
+
+    def host_descriptor(self, writable: bool) -> int:
+        """Gives the donated descriptor."""
+        if not self.descriptor.readable or (writable and not self.descriptor.writable):
+            raise errnos.EACCES("not opened for that")
+        if writable:
+            self.host_inode.note_write()
+        return self.descriptor.fd
+
+    async def sync(self, data_only: bool = False) -> None:
+        """Syncs the host file in a worker thread: disks are slow and the loop must go on."""
+        call = os.fdatasync if data_only else os.fsync
+        fd = os.dup(self.descriptor.fd)  # the file may be closed meanwhile
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, call, fd)
+        except OSError as error:
+            raise errnos.from_host(error) from None
+        finally:
+            os.close(fd)
+
+    async def release(self) -> None:
+        """Gives up the descriptor."""
+        self.host_inode.release_descriptor(self.descriptor)
+
+
+class DirectoryFile(File):
+    """An open directory: it lists its inode anew whenever reading starts over."""
+
+    seekable = True
+    pollable = False
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
+        super().__init__(inode, flags, location)
+        self._rows: list[tuple[int, str, int, int]] | None = None
+
+    def try_read(self, count: int, offset: int | None = None) -> bytes:
+        """Refuses, read(2)."""
+        raise errnos.EISDIR("a directory is read with getdents64")
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Moves to a position that an earlier listing gave, or to the start."""
+        rows = self._rows
+        self.position = seek_target(self, offset, whence, rows[-1][0] if rows else 0)
+        return self.position
+
+    async def entries_from(self, position: int) -> list[tuple[int, str, int, int]]:
+        """Lists rows of (next position, name, ino, DT_*) from ``position``."""
+        if position == 0 or self._rows is None:
+            self._rows = await self._list()
+        return self._rows[position:]
+
+    async def _list(self) -> list[tuple[int, str, int, int]]:
+        inode = self.inode
+        assert inode is not None
+        parent = self.location.dentry.parent if self.location else None
+        above = parent.inode.ino if parent is not None and parent.inode is not None else inode.ino
+        rows = [(1, ".", inode.ino, _DT_DIR), (2, "..", above, _DT_DIR)]
+        rows += [(number, *entry) for number, entry in enumerate(await inode.entries(), 3)]
+        return rows
+
+    async def sync(self, data_only: bool = False) -> None:
+        """Writes the directory through where that means something."""
+        assert self.inode is not None
+        sync = getattr(self.inode, "sync", None)
+        if sync is not None:
+            await sync()
+
+
+def seek_target(file: File, offset: int, whence: int, end: int) -> int:
+    """Works out lseek(2)'s new position for a file that ends at ``end``."""
+    if whence == SEEK_SET:
+        target = offset
+    elif whence == SEEK_CUR:
+        target = file.position + offset
+    elif whence == SEEK_END:
+        target = end + offset
+    else:
+        raise errnos.EINVAL(f"whence {whence}")
+    if not 0 <= target <= FILE_SIZE_MAX:
+        raise errnos.EINVAL(f"position {target}")
+    return target

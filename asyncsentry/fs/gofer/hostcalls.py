@@ -1,0 +1,95 @@
+"""The host calls the gofer needs that Python's os module lacks: openat2, statx, renameat2, prctl.
+
+See openat2(2), statx(2), rename(2), prctl(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from struct import Struct
+
+from asyncsentry.fs.gofer.protocol import ATTRIBUTES
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+_statx = _libc.statx
+_statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+_renameat2 = _libc.renameat2
+_renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+
+_NR_OPENAT2 = 437
+_OPEN_HOW = Struct("=QQQ")
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+_HOW_PATH = _OPEN_HOW.pack(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0,
+                           _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
+_EAGAIN_TRIES = 64
+
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
+_STATX_WANTED = 0x7FF | 0x800  # basic fields and birth time
+_STATX = Struct("=IIQIIIHxxQQQQ" + "qIi" * 4 + "IIII")
+_buffer = ctypes.create_string_buffer(256)
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def _raise_errno() -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
+
+
+def open_beneath(directory_fd: int, path: bytes) -> int:
+    """Opens ``path`` below a directory with O_PATH; no component may be a link, but the last may lead nowhere.
+
+    A link as last component is opened itself. EAGAIN means that something was renamed meanwhile.
+    """
+    for _ in range(_EAGAIN_TRIES):
+        fd: int = _syscall(_NR_OPENAT2, directory_fd, path, _HOW_PATH, len(_HOW_PATH))
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() != 11:
+            break
+    _raise_errno()
+    return -1
+
+
+def packed_attributes(fd: int, name: bytes = b"") -> bytes:
+    """Gives the attributes of ``fd``, or of a name in it, as the protocol's ATTRIBUTES."""
+    flags = _AT_SYMLINK_NOFOLLOW | (0 if name else _AT_EMPTY_PATH)
+    if _statx(fd, name, flags, _STATX_WANTED, _buffer):
+        _raise_errno()
+    (_, blksize, _, nlink, uid, gid, mode, ino, size, blocks, _, a_s, a_ns, _, b_s, b_ns, _, c_s, c_ns, _, m_s, m_ns, _,
+     rdev_major, rdev_minor, dev_major, dev_minor) = _STATX.unpack_from(_buffer)  # fmt: skip
+    return ATTRIBUTES.pack(
+        mode, nlink, uid, gid, os.makedev(dev_major, dev_minor), ino, os.makedev(rdev_major, rdev_minor), size, blocks,
+        blksize, a_s * 1_000_000_000 + a_ns, m_s * 1_000_000_000 + m_ns, c_s * 1_000_000_000 + c_ns,
+        b_s * 1_000_000_000 + b_ns)  # fmt: skip
+
+
+def rename(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> None:
+    """Renames with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+    if _renameat2(old_fd, old, new_fd, new, flags):
+        _raise_errno()
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Has the kernel kill this process when its parent goes; says so if it is gone already."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0):
+        _raise_errno()
+    if os.getppid() != parent_pid:
+        raise SystemExit("the gofer's parent is gone")
+
+
+def lock_privileges() -> None:
+    """Gives up for ever what an exec could gain, and hides this process from others of its user."""
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        _raise_errno()
+    if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        _raise_errno()

@@ -1,0 +1,185 @@
+"""The gofer's wire format: length-checked binary frames over a SOCK_SEQPACKET Unix socket.
+
+A message is a batch of whole frames. A request frame is a header (id, operation, length) and a
+payload; a reply frame is a header (id, errno, flags, length) and a payload, and may carry one
+descriptor (``SCM_RIGHTS``, in the order of the frames). A reply longer than a message comes in
+several frames of one id, all but the last flagged ``MORE``. A parser raises :class:`Malformed` or
+nothing. Imports nothing but struct: both ends share it, and the server must start fast.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+MAX_MESSAGE = 128 * 1024
+"""Bytes in one message; the default send buffer of a Unix socket holds more."""
+MAX_DESCRIPTORS = 32
+"""Descriptors in one message (the kernel's limit is 253)."""
+MAX_PATH = 4096
+MAX_NAME = 255
+MAX_XATTR = 65536
+
+REQUEST = Struct("<IHI")
+"""Id, operation, payload length."""
+REPLY = Struct("<IiBI")
+"""Id, errno (0 for success), flags, payload length."""
+HAS_DESCRIPTOR = 1
+MORE = 2
+
+(ATTACH, WALK, OPEN, READDIR, READLINK, GETATTR, SETATTR, CREATE, MKDIR, SYMLINK, LINK, MKNOD, UNLINK, RENAME, STATFS,
+ GETXATTR, SETXATTR, REMOVEXATTR, LISTXATTR, FSYNC, CLOSE, CONNECT) = range(1, 23)  # fmt: skip
+
+U16 = Struct("<H")
+U32 = Struct("<I")
+U64 = Struct("<Q")
+ATTRIBUTES = Struct("<IIIIQQQQQIqqqq")
+"""The fields of :class:`Attributes` in order."""
+OWNER = Struct("<II")
+CHANGE = Struct("<BIIIqqq")
+"""Mask of ``CHANGE_*``, mode, uid, gid, size, atime_ns, mtime_ns."""
+CHANGE_MODE, CHANGE_UID, CHANGE_GID, CHANGE_SIZE, CHANGE_ATIME, CHANGE_MTIME = (1 << bit for bit in range(6))
+ENTRY = Struct("<QBB")
+"""A row of READDIR: inode number, DT_*, whether attributes and a link target follow the name."""
+STATFS_REPLY = Struct("<QQQQQQQQ")
+"""f_type, f_bsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_namelen."""
+
+KEEP = 1
+"""Flag of WALK and of what makes names: open nodes, and give their handles."""
+
+
+class Malformed(Exception):
+    """Bytes that are no message of this protocol."""
+
+
+class Attributes(NamedTuple):
+    """What the host's statx(2) tells of a file."""
+
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    dev: int
+    ino: int
+    rdev: int
+    size: int
+    blocks: int
+    blksize: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+
+
+class Reader:
+    """Takes fields off a payload, checking every length."""
+
+    __slots__ = ("_data", "_position")
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = data
+        self._position = 0
+
+    def fields(self, layout: Struct) -> tuple[int, ...]:
+        """Takes the fields of a fixed layout."""
+        start = self._position
+        if len(self._data) - start < layout.size:
+            raise Malformed("payload is too short")
+        self._position = start + layout.size
+        return layout.unpack_from(self._data, start)
+
+    def number(self, layout: Struct) -> int:
+        """Takes a layout's only field."""
+        return self.fields(layout)[0]
+
+    def text(self, limit: int) -> bytes:
+        """Takes a counted byte string of at most ``limit`` bytes."""
+        count = self.number(U32)
+        if count > limit:
+            raise Malformed(f"string of {count} bytes where {limit} are the limit")
+        start = self._position
+        if len(self._data) - start < count:
+            raise Malformed("string runs past the payload")
+        self._position = start + count
+        return bytes(self._data[start : start + count])
+
+    def path(self) -> bytes:
+        """Takes a relative path of plain names; empty means the node itself."""
+        path = self.text(MAX_PATH)
+        if path:
+            for name in path.split(b"/"):
+                check_name(name)
+        return path
+
+    def name(self) -> bytes:
+        """Takes one plain name."""
+        name = self.text(MAX_NAME)
+        check_name(name)
+        return name
+
+    def attributes(self) -> Attributes:
+        """Takes a file's attributes."""
+        return Attributes._make(self.fields(ATTRIBUTES))
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether everything has been taken."""
+        return self._position == len(self._data)
+
+    def finish(self) -> None:
+        """Checks that nothing is left over."""
+        if not self.is_at_end:
+            raise Malformed("payload is too long")
+
+
+def check_name(name: bytes) -> None:
+    """Lets only plain names of one component through: never ``.``, ``..``, a slash or a NUL."""
+    if not 0 < len(name) <= MAX_NAME or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise Malformed("not a plain name")
+
+
+def pack_text(data: bytes) -> bytes:
+    """Packs a counted byte string."""
+    return U32.pack(len(data)) + data
+
+
+def pack_target(handle: int, path: bytes) -> bytes:
+    """Packs what a request is about: a node, and a path of plain names below it."""
+    return U32.pack(handle) + U32.pack(len(path)) + path
+
+
+def pack_request(request_id: int, operation: int, payload: bytes) -> bytes:
+    """Packs a request frame."""
+    return REQUEST.pack(request_id, operation, len(payload)) + payload
+
+
+def split_requests(message: bytes) -> list[tuple[int, int, memoryview]]:
+    """Cuts a message into (id, operation, payload); all of it must be whole frames."""
+    requests = []
+    position, view = 0, memoryview(message)
+    while position < len(message):
+        if len(message) - position < REQUEST.size:
+            raise Malformed("cut off in a header")
+        request_id, operation, count = REQUEST.unpack_from(message, position)
+        position += REQUEST.size
+        if len(message) - position < count:
+            raise Malformed("frame runs past the message")
+        requests.append((request_id, operation, view[position : position + count]))
+        position += count
+    return requests
+
+
+def split_replies(message: bytes) -> list[tuple[int, int, int, bytes]]:
+    """Cuts a message into (id, errno, flags, payload)."""
+    replies = []
+    position = 0
+    while position < len(message):
+        if len(message) - position < REPLY.size:
+            raise Malformed("cut off in a header")
+        request_id, error, flags, count = REPLY.unpack_from(message, position)
+        position += REPLY.size
+        if len(message) - position < count:
+            raise Malformed("frame runs past the message")
+        replies.append((request_id, error, flags, message[position : position + count]))
+        position += count
+    return replies
