@@ -96,4 +96,6 @@ async def drop(file: File) -> None:
     """Gives up one reference to a file; the last one releases it."""
     file.references -= 1
     if file.references == 0:
+        for registration in file.registrations or ():
+            registration.file_released()
         await file.release()

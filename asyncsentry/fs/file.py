@@ -7,7 +7,7 @@ Reading and writing are *tries*: synchronous calls that do what can be done now 
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from asyncsentry import errnos
 from asyncsentry.waiter import READABLE, WRITABLE, WaitQueue
@@ -27,12 +27,22 @@ O_PATH = 0o10000000
 SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE = range(5)
 
 
+class Registration(Protocol):
+    """Something kept elsewhere about an open file that must go when the file does (an epoll item)."""
+
+    def file_released(self) -> None:
+        """Runs when the last reference to the file is gone, before it is released."""
+
 
 class File:
     """One open file description. Subclasses override the tries their kind can do."""
 
     seekable = False
     """Whether pread(2) and lseek(2) work; pipes, sockets and terminals say ESPIPE."""
+    pollable = True
+    """Whether epoll(7) takes it; files that are always ready say no (so do regular files and directories)."""
+    registrations: list[Registration] | None = None
+    """Who is told when the file is released; kept by ``epoll.py``."""
 
     maps_as_anonymous = False
     """Whether mmap(2) of it gives fresh zeroed memory (/dev/zero)."""
@@ -59,6 +69,16 @@ class File:
         """Whether the access mode lets it be written."""
         return self.flags & O_ACCMODE != O_RDONLY and not self.flags & O_PATH
 
+    @property
+    def read_timeout_ns(self) -> int | None:
+        """How long a blocking read may take before it fails with EAGAIN, SO_RCVTIMEO; ``None`` for ever."""
+        return None
+
+    @property
+    def write_timeout_ns(self) -> int | None:
+        """The same for writes, SO_SNDTIMEO."""
+        return None
+
     def describe(self) -> str:
         """Gives the text of ``/proc/self/fd/N`` for files without a path, e.g. ``pipe:[7]``."""
         return "anon_inode:[file]"
@@ -73,6 +93,15 @@ class File:
     def try_write(self, data: bytes, offset: int | None = None) -> int:
         """Writes what fits now and gives how much; WouldBlock when nothing does."""
         raise errnos.EINVAL("not writable")
+
+    def unread(self, data: bytes) -> None:
+        """Takes back the end of what :meth:`try_read` gave, when it could not be delivered."""
+        if self.seekable:
+            self.position -= len(data)
+
+    def seen_by(self, thread: object) -> File:
+        """Gives the file as this thread reads and polls it; another object only for signalfd(2)."""
+        return self
 
     def poll(self) -> int:
         """Gives the ``POLL*`` bits that hold now; a change is announced on :attr:`queue`."""

@@ -8,15 +8,19 @@ surrogates). Operations that may need a trip to the gofer are ``async``. See ino
 
 from __future__ import annotations
 
+import asyncio
 import stat as stat_bits
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asyncsentry import errnos
+from asyncsentry.fs.dentry import Dentry
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.file import File
+    from asyncsentry.fs.locks import InodeLocks
+    from asyncsentry.fs.pipe import Pipe
 
 
 class Owner(NamedTuple):
@@ -83,6 +87,13 @@ class DirectoryEntry(NamedTuple):
     kind: int
 
 
+class Watches(Protocol):
+    """The watches on one inode, inotify(7)."""
+
+    def notify(self, mask: int, name: str, cookie: int) -> None:
+        """Reports an event (``IN_*``); ``name`` is the entry's for a watched directory, else empty."""
+
+
 class FileSystem:
     """One mounted instance: a device number, a root, and what it says of itself."""
 
@@ -95,6 +106,16 @@ class FileSystem:
     def __init__(self, device: int) -> None:
         self.device = device
         self.root: Inode
+        self._root_dentry: Dentry | None = None
+        self.changes = asyncio.Lock()
+        """Held while a name changes, so that the dentry cache and the file system change as one."""
+
+    @property
+    def root_dentry(self) -> Dentry:
+        """The top of its dentry tree, which all mounts of it share."""
+        if self._root_dentry is None:
+            self._root_dentry = Dentry("", None, self.root)
+        return self._root_dentry
 
     def statfs(self) -> StatFs:
         """Gives sizes and the magic number."""
@@ -113,6 +134,17 @@ class FileSystem:
 
 class Inode:
     """One file. Subclasses override what their kind of file can do; the rest says no as Linux does."""
+
+    locks: InodeLocks | None = None
+    """flock(2) and fcntl(2) locks, once somebody has asked for one."""
+    watches: Watches | None = None
+    """Who wants to hear of changes, inotify(7)."""
+    is_linkable = False
+    """Whether a file without names may be given one: O_TMPFILE without O_EXCL."""
+    bound_socket: object | None = None
+    """The AF_UNIX socket bound to this name, while it lives; kept by ``net/unix.py``."""
+    pipe: Pipe | None = None
+    """What an open FIFO holds; kept by ``pipe.py``."""
 
     def __init__(self, filesystem: FileSystem, ino: int, mode: int, uid: int = 0, gid: int = 0) -> None:
         self.filesystem = filesystem

@@ -4,3 +4,7 @@ Tour: ``registry.py`` holds the declarations, ``dispatch.py`` answers a trap, ``
 calls, ``stubs.py`` lists what is answered ENOSYS and why. The other modules are the families; importing this
 package imports them all.
 """
+
+from asyncsentry.syscalls import pipes as pipes
+from asyncsentry.syscalls import polling as polling
+from asyncsentry.syscalls import readwrite as readwrite
