@@ -1,0 +1,515 @@
+"""Address spaces as guests see them: mmap, munmap, mprotect and brk over a set of areas.
+
+The host does the mapping: each change is checked here as Linux would, noted in the set of areas, and
+queued as a host call on the trapped context, which carries it out before the guest runs on. If the host
+refuses then, the change is taken back (:meth:`MemoryManager.host_call_failed`). Where several threads
+share the space each change is carried out before the next begins, under a lock: otherwise one thread's
+late munmap could hit what another has mapped meanwhile. mremap(2), madvise(2) and others are in
+``remap.py``, ``advice.py`` and ``locking.py``. See mmap(2), brk(2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Protocol
+
+from asyncsentry.abi import mman_h as abi
+from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK
+from asyncsentry.errnos import (
+    BY_NUMBER,
+    EACCES,
+    EAGAIN,
+    EEXIST,
+    EINVAL,
+    ENOMEM,
+    EOPNOTSUPP,
+    EOVERFLOW,
+    EPERM,
+    LinuxError,
+)
+from asyncsentry.memory.copying import GuestMemory
+from asyncsentry.memory.layout import STACK_EXTENT_MAX, page_up
+from asyncsentry.memory.vma import (
+    GUARD_GAP,
+    MAY_ALL,
+    VM_DONTFORK,
+    VM_LOCKED,
+    VM_LOCKONFAULT,
+    VM_PLATFORM,
+    MappedFile,
+    SharedAnonymous,
+    Vma,
+    VmaSet,
+)
+from asyncsentry.platforms.base import (
+    GUEST_ADDRESS_MAX,
+    GUEST_ADDRESS_MIN,
+    PAGE_SIZE,
+    AddressSpace,
+    Context,
+    HostCall,
+)
+
+PROT_ALL = abi.PROT_READ | abi.PROT_WRITE | abi.PROT_EXEC
+MAX_MAP_COUNT = 65530
+"""Areas one address space may have, /proc/sys/vm/max_map_count."""
+_LOW_32BIT, _HIGH_32BIT = 0x40000000, 0x80000000
+_HOST_FLAGS = abi.MAP_NORESERVE | abi.MAP_POPULATE | abi.MAP_NONBLOCK | abi.MAP_STACK
+_LASTING_FLAGS = abi.MAP_GROWSDOWN | abi.MAP_NORESERVE
+_GROWTH_STEP = 128 << 10
+
+
+class LimitSource(Protocol):
+    """The resource limits of the calling process."""
+
+    def soft(self, resource: int) -> int:
+        """Gives the limit in force, ``RLIM_INFINITY`` for none."""
+
+
+class MappableFile(MappedFile, Protocol):
+    """What mmap(2) asks of a file."""
+
+    maps_as_anonymous: bool
+
+    @property
+    def readable(self) -> bool:
+        """Whether its access mode lets it be read."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether its access mode lets it be written."""
+
+    def host_descriptor(self, writable: bool) -> int:
+        """Gives a host descriptor of its content; ENODEV if it cannot be mapped."""
+
+
+class MemoryManager(GuestMemory):
+    """The memory of one or more guest threads: Linux's ``mm_struct``."""
+
+    def __init__(self, space: AddressSpace, mmap_base: int = GUEST_ADDRESS_MAX, vdso: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(space)
+        self.vmas = VmaSet()
+        self.users = 1
+        """Threads, of whatever process, that run in it."""
+        self.mmap_base = mmap_base
+        self.vdso = vdso
+        self.start_code = self.end_code = self.start_data = self.end_data = 0
+        self.start_brk = self.brk = self.start_stack = 0
+        self.arg_start = self.arg_end = self.env_start = self.env_end = 0
+        self.auxv = b""
+        self.lock_future = 0
+        """``VM_LOCKED`` bits that new areas get, mlockall(2) with MCL_FUTURE."""
+        self.membarriers = 0
+        """Commands registered with membarrier(2)."""
+        self._lock = asyncio.Lock()
+        self._brk_before = 0
+        self._failure_result: int | None = None
+        if vdso[1]:
+            self.vmas.replace(vdso[0], vdso[0] + page_up(vdso[1]), Vma(
+                vdso[0], vdso[0] + page_up(vdso[1]), abi.PROT_READ | abi.PROT_EXEC,
+                abi.MAP_PRIVATE | VM_PLATFORM, name="[vdso]", may=abi.PROT_READ | abi.PROT_EXEC))  # fmt: skip
+
+    @property
+    def total_vm(self) -> int:
+        """Bytes mapped."""
+        return self.vmas.total
+
+    @property
+    def locked_vm(self) -> int:
+        """Bytes the guest has locked."""
+        return sum(vma.size for vma in self.vmas if vma.flags & VM_LOCKED)
+
+    @property
+    def data_vm(self) -> int:
+        """Bytes that are private and writable, stacks apart: what RLIMIT_DATA limits."""
+        return sum(vma.size for vma in self.vmas if _is_data(vma.prot, vma.flags))
+
+    # Life ----------------------------------------------------------------------------------------
+
+    def fork(self, child: Context) -> MemoryManager:
+        """Gives the memory of a forked context: the same areas, less those kept from children."""
+        other = MemoryManager(child.space, self.mmap_base)
+        other.vdso = self.vdso
+        dropped = VM_LOCKED | VM_LOCKONFAULT | VM_DONTFORK
+        if any(vma.flags & dropped for vma in self.vmas):
+            kept = [vma.changed(flags=vma.flags & ~dropped) for vma in self.vmas if not vma.flags & VM_DONTFORK]
+            other.vmas = self.vmas.copy(kept)
+        else:
+            other.vmas = self.vmas.copy()
+        for name in (
+            "start_code", "end_code", "start_data", "end_data", "start_brk", "brk", "start_stack",
+            "arg_start", "arg_end", "env_start", "env_end", "auxv", "membarriers",
+        ):  # fmt: skip
+            setattr(other, name, getattr(self, name))
+        return other
+
+    async def release(self) -> None:
+        """Gives up what was mapped, once :attr:`users` has fallen to zero."""
+        self.vmas.splice(0, len(self.vmas), [])
+        self.vmas.begin()
+        await self.release_orphans()
+
+    async def release_orphans(self) -> None:
+        """Releases files that no area and no descriptor refers to any more."""
+        while self.vmas.orphans:
+            file = self.vmas.orphans.pop()
+            if file.references == 0:
+                await file.release()
+
+    # Changes and the host ------------------------------------------------------------------------
+
+    def changing(self, context: Context) -> Change:
+        """Brackets one change of the address space: ``async with memory.changing(context):``."""
+        return Change(self, context, self._lock if self.users > 1 else None)
+
+    def begin_change(self) -> None:
+        """Makes what was changed before final."""
+        self.vmas.begin()
+        self._brk_before, self._failure_result = self.brk, None
+
+    async def flush(self, context: Context) -> None:
+        """Carries queued host calls out now; raises what the host said and takes the change back if one failed."""
+        for result in await context.flush():
+            if -4096 < result < 0:
+                self._take_back()
+                raise BY_NUMBER.get(-result, ENOMEM)("the host refused to change the address space")
+
+    def host_call_failed(self, context: Context) -> int:
+        """Takes back the last change, which the host refused, and gives what the guest's call returns."""
+        result = self._failure_result
+        self._take_back()
+        errno = abs(context.host_error)
+        return result if result is not None else -errno if errno in BY_NUMBER else -ENOMEM.errno
+
+    def _take_back(self) -> None:
+        self.vmas.rollback()
+        self.brk = self._brk_before
+
+    # mmap ----------------------------------------------------------------------------------------
+
+    async def mmap(self, context: Context, address: int, length: int, prot: int, flags: int, limits: LimitSource,
+                   file: MappableFile | None = None, offset: int = 0, *, no_exec: bool = False,
+                   may_lock: bool = True) -> int:
+        """Maps anonymous memory or a file and gives where, with mmap(2)'s checks in Linux's order.
+
+        ``no_exec`` says the file lies on a noexec mount, ``may_lock`` that RLIMIT_MEMLOCK does not bind.
+        """
+        if not length:
+            raise EINVAL("nothing to map")
+        length = page_up(length)
+        if not 0 < length <= GUEST_ADDRESS_MAX:
+            raise ENOMEM("longer than the address space")
+        if (offset >> 12) + (length >> 12) >= 1 << 52:
+            raise EOVERFLOW("the offset overflows")
+        if len(self.vmas) >= MAX_MAP_COUNT:
+            raise ENOMEM("too many areas")
+        prot &= PROT_ALL
+        async with self.changing(context):
+            start = self._choose_address(address, length, flags)
+            template, descriptor = self._describe(start, length, prot, flags, file, offset, no_exec)
+            self._check_limits(template, limits, self._mapped_bytes(start, start + length), may_lock, flags)
+            self.map_area(context, template, flags, descriptor)
+        return start
+
+    def map_area(self, context: Context, vma: Vma, flags: int = 0, descriptor: int | None = None) -> None:
+        """Places an area, whatever was there, and queues its mapping; no checks (for the loader and mmap)."""
+        host = vma.flags & abi.MAP_TYPE | abi.MAP_FIXED | flags & _HOST_FLAGS
+        if flags & abi.MAP_LOCKED:
+            host |= abi.MAP_POPULATE
+        offset = vma.offset
+        if descriptor is None:
+            host |= abi.MAP_ANONYMOUS
+            offset = 0
+        self.vmas.replace(vma.start, vma.end, vma)
+        arguments = (vma.start, vma.size, vma.prot, host, 0xFFFFFFFFFFFFFFFF if descriptor is None else 0, offset)
+        context.queue_host_call(HostCall(abi.SYS_MMAP, arguments, descriptor))
+
+    def _choose_address(self, address: int, length: int, flags: int) -> int:
+        """Decides where a mapping goes."""
+        if flags & (abi.MAP_FIXED | abi.MAP_FIXED_NOREPLACE):
+            self.check_fixed(address, length)
+            if flags & abi.MAP_FIXED_NOREPLACE and not self.vmas.is_free(address, address + length):
+                raise EEXIST("the range is in use")
+            return address
+        if address:
+            hint = max(address & -PAGE_SIZE, GUEST_ADDRESS_MIN)
+            if hint + length <= GUEST_ADDRESS_MAX and self._is_free_with_gap(hint, hint + length):
+                return hint
+        if flags & abi.MAP_32BIT:
+            found = self.vmas.lowest_gap(length, _LOW_32BIT, _HIGH_32BIT)
+        else:
+            found = self.find_free(length)
+        if found is None:
+            raise ENOMEM("no room in the address space")
+        return found
+
+    def check_fixed(self, address: int, length: int) -> None:
+        """Refuses a range a guest may not place a mapping in."""
+        if address & (PAGE_SIZE - 1):
+            raise EINVAL("address is not a page's")
+        if address + length > GUEST_ADDRESS_MAX:
+            raise ENOMEM("beyond guest addresses")
+        if address < GUEST_ADDRESS_MIN:
+            raise EPERM("below the lowest address to map")
+        self.check_not_platform(address, address + length)
+
+    def check_not_platform(self, start: int, end: int) -> None:
+        """Refuses to change the vDSO, on which the platform relies."""
+        base, size = self.vdso
+        if size and start < base + size and base < end:
+            raise EPERM("the vdso is sealed")
+
+    def find_free(self, length: int) -> int | None:
+        """Finds room, from the mapping base down; above it only when there is none."""
+        found = self.vmas.highest_gap(length, GUEST_ADDRESS_MIN, self.mmap_base)
+        if found is None:
+            found = self.vmas.highest_gap(length, GUEST_ADDRESS_MIN, GUEST_ADDRESS_MAX)
+        return found
+
+    def _is_free_with_gap(self, start: int, end: int) -> bool:
+        following = self.vmas.next_from(start)
+        return following is None or end <= following.guarded_start
+
+    def _describe(self, start: int, length: int, prot: int, flags: int, file: MappableFile | None, offset: int,
+                  no_exec: bool) -> tuple[Vma, int | None]:
+        """Checks a mapping's type against its file; gives the area and the descriptor the host maps."""
+        kind, lasting = flags & abi.MAP_TYPE, flags & _LASTING_FLAGS
+        if flags & abi.MAP_LOCKED:
+            lasting |= VM_LOCKED
+        lasting |= self.lock_future
+        if file is not None and not file.maps_as_anonymous:
+            return self._describe_file(start, length, prot, flags, file, offset, no_exec, lasting)
+        if kind == abi.MAP_SHARED:
+            if flags & abi.MAP_GROWSDOWN:
+                raise EINVAL("shared memory does not grow")
+            return Vma(start, start + length, prot, abi.MAP_SHARED | lasting, SharedAnonymous()), None
+        if kind != abi.MAP_PRIVATE:
+            raise EINVAL("neither shared nor private")
+        return Vma(start, start + length, prot, abi.MAP_PRIVATE | lasting), None
+
+    def _describe_file(self, start: int, length: int, prot: int, flags: int, file: MappableFile, offset: int,
+                       no_exec: bool, lasting: int) -> tuple[Vma, int]:
+        kind, may = flags & abi.MAP_TYPE, MAY_ALL
+        if kind not in (abi.MAP_SHARED, abi.MAP_PRIVATE, abi.MAP_SHARED_VALIDATE):
+            raise EINVAL("neither shared nor private")
+        shared = kind != abi.MAP_PRIVATE
+        if kind == abi.MAP_SHARED_VALIDATE and flags & ~abi.MAP_LEGACY_MASK & ~abi.MAP_FIXED_NOREPLACE:
+            raise EOPNOTSUPP("unknown mapping flags")
+        if shared and prot & abi.PROT_WRITE and not file.writable:
+            raise EACCES("the file is not open for writing")
+        if not file.readable:
+            raise EACCES("the file is not open for reading")
+        if no_exec:
+            if prot & abi.PROT_EXEC:
+                raise EPERM("the file lies on a noexec mount")
+            may &= ~abi.PROT_EXEC
+        descriptor = file.host_descriptor(shared and file.writable)
+        if flags & abi.MAP_GROWSDOWN:
+            raise EINVAL("files do not grow downwards")
+        if shared and not file.writable:
+            may &= ~abi.PROT_WRITE
+        vm_flags = (abi.MAP_SHARED if shared else abi.MAP_PRIVATE) | lasting
+        return Vma(start, start + length, prot, vm_flags, file, offset, may=may), descriptor
+
+    def _mapped_bytes(self, start: int, end: int) -> int:
+        return sum(min(end, vma.end) - max(start, vma.start) for vma in self.vmas.overlapping(start, end))
+
+    def _check_limits(self, vma: Vma, limits: LimitSource, replaced: int, may_lock: bool, flags: int) -> None:
+        self.check_growth(vma.size - replaced, _is_data(vma.prot, vma.flags), limits)
+        if vma.flags & VM_LOCKED and not may_lock:
+            limit = limits.soft(RLIMIT_MEMLOCK)
+            if flags & abi.MAP_LOCKED and limit == 0:
+                raise EPERM("no memory may be locked")
+            if self.locked_vm + vma.size > limit:
+                raise EAGAIN("more locked memory than RLIMIT_MEMLOCK")
+
+    def check_growth(self, size: int, is_data: bool, limits: LimitSource) -> None:
+        """ENOMEM if ``size`` more bytes exceed RLIMIT_AS or, for private writable memory, RLIMIT_DATA."""
+        if self.vmas.total + size > limits.soft(RLIMIT_AS):
+            raise ENOMEM("more memory than RLIMIT_AS")
+        if is_data:
+            limit = limits.soft(RLIMIT_DATA)
+            if limit != RLIM_INFINITY and self.data_vm + size > limit:
+                raise ENOMEM("more data than RLIMIT_DATA")
+
+    # munmap, mprotect, brk -----------------------------------------------------------------------
+
+    async def munmap(self, context: Context, address: int, length: int) -> None:
+        """Removes whatever is mapped in a range."""
+        length = page_up(length)
+        if address & (PAGE_SIZE - 1) or not length or address + length > GUEST_ADDRESS_MAX:
+            raise EINVAL("not a range of pages")
+        async with self.changing(context):
+            self.unmap_range(context, address, length)
+
+    def unmap_range(self, context: Context, address: int, length: int) -> None:
+        """Removes a range of whole pages inside a change."""
+        end = address + length
+        self.check_not_platform(address, end)
+        areas = self.vmas.overlapping(address, end)
+        if not areas:
+            return
+        if areas[0].start < address and areas[0].end > end and len(self.vmas) >= MAX_MAP_COUNT:
+            raise ENOMEM("too many areas")
+        self.vmas.replace(address, end, None)
+        context.queue_host_call(HostCall(abi.SYS_MUNMAP, (address, length)))
+
+    async def mprotect(self, context: Context, address: int, length: int, prot: int) -> None:
+        """Changes the protection of a range; what precedes a hole in it is changed all the same."""
+        grows = prot & (abi.PROT_GROWSDOWN | abi.PROT_GROWSUP)
+        prot &= ~(abi.PROT_GROWSDOWN | abi.PROT_GROWSUP)
+        if grows == abi.PROT_GROWSDOWN | abi.PROT_GROWSUP or address & (PAGE_SIZE - 1):
+            raise EINVAL("not a page, or growing both ways")
+        if not length:
+            return
+        end = address + page_up(length)
+        if end > 1 << 64 or end <= address:
+            raise ENOMEM("the range wraps")
+        if prot & ~(PROT_ALL | abi.PROT_SEM):
+            raise EINVAL("unknown protection")
+        if grows:
+            address = self._start_of_growing(address, grows)
+        prot &= PROT_ALL
+        done, failure = self._protectable(address, end, prot)
+        if done > address:
+            async with self.changing(context):
+                self.check_not_platform(address, done)
+                self.vmas.change(address, done, _Protection(prot))
+                context.queue_host_call(HostCall(abi.SYS_MPROTECT, (address, done - address, prot)))
+        if failure is not None:
+            raise failure
+
+    def _start_of_growing(self, address: int, grows: int) -> int:
+        vma = self.vmas.find(address)
+        if vma is None:
+            raise ENOMEM("nothing mapped there")
+        if grows == abi.PROT_GROWSUP or not vma.flags & abi.MAP_GROWSDOWN:
+            raise EINVAL("the area does not grow that way")
+        return vma.start
+
+    def _protectable(self, start: int, end: int, prot: int) -> tuple[int, LinuxError | None]:
+        """Gives up to where a protection can be given, and why not further."""
+        for vma in self.vmas.overlapping(start, end):
+            if vma.start > start:
+                break
+            if prot & ~vma.may:
+                return start, EACCES("the file was not opened for that")
+            start = min(vma.end, end)
+        return (start, None) if start == end else (start, ENOMEM("there is a hole in the range"))
+
+    async def set_brk(self, context: Context, new: int, limits: LimitSource) -> int:
+        """Moves the end of the heap and gives where it is then: unmoved if that cannot be, brk(2)."""
+        old = self.brk
+        if new < self.start_brk or new > GUEST_ADDRESS_MAX:
+            return old
+        old_end, new_end = page_up(old), page_up(new)
+        data_limit = limits.soft(RLIMIT_DATA)
+        if new - self.start_brk + self.end_data - self.start_data > data_limit:
+            return old
+        try:
+            async with self.changing(context):
+                self._failure_result = old
+                self._move_brk(context, old_end, new_end, limits)
+                self.brk = new
+        except LinuxError:
+            return old
+        return new
+
+    def _move_brk(self, context: Context, old_end: int, new_end: int, limits: LimitSource) -> None:
+        if new_end < old_end:
+            self.unmap_range(context, new_end, old_end - new_end)
+        elif new_end > old_end:
+            if not self._is_free_with_gap(old_end, new_end + PAGE_SIZE):
+                raise ENOMEM("the heap would run into a mapping")
+            self.check_growth(new_end - old_end, True, limits)
+            flags = abi.MAP_PRIVATE | self.lock_future
+            self.map_area(context, Vma(old_end, new_end, abi.PROT_READ | abi.PROT_WRITE, flags, name="[heap]"))
+
+    # Faults --------------------------------------------------------------------------------------
+
+    async def handle_fault(self, context: Context, address: int, limits: LimitSource) -> bool:
+        """Lets a stack grow down to a faulting address; false if the fault is the guest's own affair."""
+        page = address & -PAGE_SIZE
+        vma = self.vmas.next_from(page)
+        if vma is None or vma.start <= page or not vma.flags & abi.MAP_GROWSDOWN or page < GUEST_ADDRESS_MIN:
+            return False
+        limit = limits.soft(RLIMIT_STACK)
+        if vma.end - page > limit:
+            return False
+        previous = self.vmas.overlapping(max(0, page - GUARD_GAP), page)
+        if previous:
+            return False
+        start = max(page - _GROWTH_STEP, vma.end - min(limit, 1 << 47) & -PAGE_SIZE, GUEST_ADDRESS_MIN)
+        if self.vmas.overlapping(max(0, start - GUARD_GAP), page):
+            start = page
+        try:
+            self.check_growth(vma.start - start, False, limits)
+            async with self.changing(context):
+                grown = Vma(start, vma.start, vma.prot, vma.flags, name=vma.name, may=vma.may)
+                self.map_area(context, grown, abi.MAP_NORESERVE)
+        except LinuxError:
+            return False
+        return True
+
+    def map_stack(self, context: Context, top: int, size: int, prot: int) -> None:
+        """Maps a program's stack below ``top``."""
+        start = top - min(page_up(size), STACK_EXTENT_MAX)
+        flags = abi.MAP_PRIVATE | abi.MAP_GROWSDOWN
+        self.map_area(context, Vma(start, top, prot, flags, name="[stack]"), abi.MAP_NORESERVE | abi.MAP_STACK)
+
+    # Identity of shared memory -------------------------------------------------------------------
+
+    def shared_key(self, address: int) -> tuple[object, int] | None:
+        """Names a shared word across processes: its object and the offset there; ``None`` in private memory."""
+        vma = self.vmas.find(address)
+        if vma is None or not vma.flags & abi.MAP_SHARED or vma.file is None:
+            return None
+        return vma.file.inode or vma.file, vma.offset + address - vma.start
+
+
+class Change:
+    """One change of an address space: a lock where it is shared, and all or nothing of it."""
+
+    __slots__ = ("_context", "_lock", "_memory")
+
+    def __init__(self, memory: MemoryManager, context: Context, lock: asyncio.Lock | None) -> None:
+        self._memory = memory
+        self._context = context
+        self._lock = lock
+
+    async def __aenter__(self) -> None:
+        if self._lock is not None:
+            await self._lock.acquire()
+        self._memory.begin_change()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        traceback: TracebackType | None) -> None:
+        try:
+            if error is not None:
+                self._memory.vmas.rollback()
+            elif self._lock is not None or self._memory.vmas.orphans:
+                # Other threads may act on the change at once, and a file must not go before its pages.
+                await self._memory.flush(self._context)
+                await self._memory.release_orphans()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+
+class _Protection:
+    """Gives areas a new protection."""
+
+    __slots__ = ("_prot",)
+
+    def __init__(self, prot: int) -> None:
+        self._prot = prot
+
+    def __call__(self, vma: Vma) -> Vma:
+        return vma.changed(prot=self._prot)
+
+
+def _is_data(prot: int, flags: int) -> bool:
+    return bool(
+        prot & abi.PROT_WRITE and flags & abi.MAP_TYPE == abi.MAP_PRIVATE and not flags & abi.MAP_GROWSDOWN
+    )
