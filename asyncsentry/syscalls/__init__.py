@@ -5,6 +5,8 @@ calls, ``stubs.py`` lists what is answered ENOSYS and why. The other modules are
 package imports them all.
 """
 
+from asyncsentry.syscalls import kill as kill
 from asyncsentry.syscalls import pipes as pipes
 from asyncsentry.syscalls import polling as polling
 from asyncsentry.syscalls import readwrite as readwrite
+from asyncsentry.syscalls import signals as signals

@@ -43,7 +43,7 @@ async def deliver(thread: Thread, result: int | None, from_syscall: bool) -> Non
             info, action = chosen
             _settle_call(thread, result, action)
             result = None
-            _enter_handler(thread, info, action)
+            await _enter_handler(thread, info, action)
         if _is_leaving(thread):
             return
         _settle_call(thread, result, None)
@@ -123,10 +123,10 @@ def _is_restarted_after(result: int, action: Action) -> bool:
     return result == ERESTARTNOINTR or (result == ERESTARTSYS and bool(action.flags & abi.SA_RESTART))
 
 
-def _enter_handler(thread: Thread, info: SigInfo, action: Action) -> None:
+async def _enter_handler(thread: Thread, info: SigInfo, action: Action) -> None:
     """Has the guest run its handler next, with the signals blocked that sigaction(2) asks for."""
     try:
-        push_frame(thread, action, info)
+        await push_frame(thread, action, info)
     except LinuxError:
         # There is no stack to put the frame on. A handler for SIGSEGV may have another (SA_ONSTACK).
         if info.signo == abi.SIGSEGV:

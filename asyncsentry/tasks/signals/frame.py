@@ -26,7 +26,7 @@ _BASE_FLAGS = abi.UC_SIGCONTEXT_SS | abi.UC_STRICT_RESTORE_SS
 _XSTATE_BV_X87_SSE = 3
 
 
-def push_frame(thread: Thread, action: Action, info: SigInfo) -> None:
+async def push_frame(thread: Thread, action: Action, info: SigInfo) -> None:
     """Writes a frame to the guest's stack and points the registers at the handler; EFAULT if it cannot."""
     if not action.flags & SA_RESTORER:
         raise EFAULT("x86-64 handlers need a restorer")
@@ -39,7 +39,7 @@ def push_frame(thread: Thread, action: Action, info: SigInfo) -> None:
     _check_fits(thread, registers.rsp, stack_top, frame_address)
     head = _pack(thread, action, registers, fp_address if fpstate else 0)
     image = head + info.to_bytes()
-    thread.memory.write(frame_address, image + bytes(fp_address - frame_address - len(image)) + fpstate)
+    await _write(thread, frame_address, image + bytes(fp_address - frame_address - len(image)) + fpstate)
     _aim(registers, frame_address, action, info.signo)
     context.set_registers(registers)
     if fpstate:
@@ -87,6 +87,16 @@ def _check_fits(thread: Thread, stack_pointer: int, stack_top: int, frame_addres
     entering = stack_top != stack_pointer - abi.RED_ZONE_SIZE
     if frame_address < 0 or ((nested or entering) and not alt_stack.holds(frame_address)):
         raise EFAULT("the alternate signal stack is too small")
+
+
+async def _write(thread: Thread, address: int, image: bytes) -> None:
+    """Writes a frame, letting the stack grow to hold it."""
+    try:
+        thread.memory.write(address, image)
+    except EFAULT:
+        if not await thread.memory.handle_fault(thread.context, address, thread.process.limits):
+            raise
+        thread.memory.write(address, image)
 
 
 def _pack(thread: Thread, action: Action, registers: Registers, fp_address: int) -> bytes:
