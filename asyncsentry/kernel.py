@@ -10,11 +10,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asyncsentry.clock import Clock, HostClock, RandomSource
-from asyncsentry.errnos import SentryBug
+from asyncsentry.errnos import EEXIST, EINVAL, SentryBug
 from asyncsentry.gate import RunQueue
+from asyncsentry.memory.auxv import Hardware
 from asyncsentry.net.sockfs import SocketFileSystem
 from asyncsentry.net.unix_names import UnixNamespace
 from asyncsentry.sysctl import Sysctls
+from asyncsentry.tasks.futex import FutexTable
 from asyncsentry.tasks.signals.pending import QueuedCounts
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from asyncsentry.tasks.process import Process, ProcessGroup
     from asyncsentry.tasks.thread import Thread
 
+PID_MAX = 4194303
+"""The largest pid, /proc/sys/kernel/pid_max less one."""
+
 
 class Kernel:
     """One sandbox's kernel. Make it inside a running event loop."""
@@ -40,6 +45,7 @@ class Kernel:
         self.clock: Clock = clock or HostClock()
         self.random = random or RandomSource()
         self.run_queue = RunQueue(asyncio.get_running_loop())
+        platform.run_queue = self.run_queue
         self.hostname = hostname
         self.domainname = "(none)"
         self.mounts: MountNamespace
@@ -50,6 +56,8 @@ class Kernel:
         self.threads: dict[int, Thread] = {}
         """Every live thread by tid."""
         self.boot_time_ns = self.clock.now_ns()
+        self.hardware = Hardware.capture()
+        """What programs are told of the processor."""
         self.network = "none"
         """``none`` or ``host``."""
         self.memory_limit: int | None = None
@@ -64,6 +72,8 @@ class Kernel:
         """What /proc asks of guest tasks and file systems cannot know; set by ``tasks/facts.py``."""
         self.host_facts: HostFacts
         """Processors and memory of the host, captured before the sandbox is confined."""
+        self.futexes = FutexTable()
+        """Threads that sleep on words of guest memory."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets a :class:`SentryBug` when the sandbox must stop."""
         self._next_pid = 1
@@ -85,6 +95,13 @@ class Kernel:
             pid, self._next_pid = self._next_pid, self._next_pid % (self.sysctls.integer("kernel.pid_max") - 1) + 1
             if pid not in self.processes and pid not in self.threads:
                 return pid
+
+    def check_pid_free(self, pid: int) -> None:
+        """EINVAL or EEXIST unless a process asked for by number, clone3(2), may have it."""
+        if not 1 < pid <= PID_MAX:
+            raise EINVAL(f"pid {pid} is out of range")
+        if pid in self.processes or pid in self.threads:
+            raise EEXIST(f"pid {pid} is in use")
 
     def allocate_device(self) -> int:
         """Gives a device number (major 0) for a new file system."""
