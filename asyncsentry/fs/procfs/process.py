@@ -1,0 +1,210 @@
+"""/proc/PID and /proc/PID/task/TID: which files a process shows, to whom. See proc_pid(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncsentry import errnos
+from asyncsentry.fs.file import O_ACCMODE, O_RDONLY
+from asyncsentry.fs.procfs import maps, memory, misc, mounts, status
+from asyncsentry.fs.procfs.base import ProcFileSystem, Subject
+from asyncsentry.fs.procfs.fd import FdDirectory, FdInfoDirectory
+from asyncsentry.fs.procfs.links import NAMESPACES, CwdLink, ExeLink, MagicLink, NamespaceLink, RootLink
+from asyncsentry.fs.procfs.net import NETWORK_FILES, render_network_file
+from asyncsentry.fs.synthetic import Directory, Render, Store, TextInode
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.inode import Inode
+
+
+class Row(NamedTuple):
+    """One file of /proc/PID."""
+
+    render: Render | None
+    mode: int = 0o444
+    store: Store | None = None
+    private: bool = False
+    """Whether only those may open it who may inspect the process."""
+
+
+COMMON_FILES: dict[str, Row] = {
+    "auxv": Row(memory.render_auxv, 0o400, private=True),
+    "cgroup": Row(misc.render_cgroup),
+    "clear_refs": Row(None, 0o200, misc.store_clear_refs),
+    "cmdline": Row(memory.render_cmdline),
+    "comm": Row(misc.render_comm, 0o644, misc.store_comm),
+    "environ": Row(memory.render_environ, 0o400, private=True),
+    "gid_map": Row(misc.render_id_map, 0o644, misc.store_id_map),
+    "io": Row(status.render_io, 0o400, private=True),
+    "limits": Row(status.render_limits),
+    "loginuid": Row(misc.render_loginuid, 0o644, misc.store_loginuid),
+    "maps": Row(maps.render_maps, private=True),
+    "mountinfo": Row(mounts.render_mountinfo),
+    "mounts": Row(mounts.render_mounts),
+    "oom_adj": Row(misc.render_oom_adj, 0o644, misc.store_oom_adj),
+    "oom_score": Row(misc.render_oom_score),
+    "oom_score_adj": Row(misc.render_oom_score_adj, 0o644, misc.store_oom_score_adj),
+    "personality": Row(misc.render_personality, 0o400, private=True),
+    "projid_map": Row(misc.render_id_map, 0o644, misc.store_id_map),
+    "sched": Row(status.render_sched, 0o644),
+    "schedstat": Row(status.render_schedstat),
+    "sessionid": Row(misc.render_sessionid),
+    "setgroups": Row(misc.render_setgroups, 0o644, misc.store_id_map),
+    "smaps": Row(maps.render_smaps, private=True),
+    "smaps_rollup": Row(maps.render_smaps_rollup, private=True),
+    "stack": Row(misc.render_empty, 0o400, private=True),
+    "stat": Row(status.render_stat),
+    "statm": Row(status.render_statm),
+    "status": Row(status.render_status),
+    "syscall": Row(misc.render_syscall, 0o400, private=True),
+    "uid_map": Row(misc.render_id_map, 0o644, misc.store_id_map),
+    "wchan": Row(misc.render_wchan),
+}
+
+PROCESS_FILES: dict[str, Row] = {
+    **COMMON_FILES,
+    "autogroup": Row(misc.render_autogroup, 0o644),
+    "coredump_filter": Row(misc.render_coredump_filter, 0o644, misc.store_coredump_filter),
+    "mountstats": Row(mounts.render_mountstats, 0o400),
+    "timens_offsets": Row(misc.render_timens_offsets, 0o644),
+    "timers": Row(misc.render_timers),
+    "timerslack_ns": Row(misc.render_timer_slack, 0o666, misc.store_timer_slack),
+}
+
+THREAD_FILES: dict[str, Row] = {**COMMON_FILES, "children": Row(misc.render_children)}
+
+ATTRIBUTES = ("current", "exec", "fscreate", "keycreate", "prev", "sockcreate")
+
+
+class TaskFile(TextInode):
+    """A file of /proc/PID; gone with its process."""
+
+    def __init__(self, subject: Subject, row: Row, uid: int, gid: int) -> None:
+        super().__init__(subject.filesystem, row.render, subject, row.mode, row.store, uid, gid)
+        self.private = row.private
+
+    def check_access(self, context: object, flags: int) -> None:
+        """Raises ESRCH when the process is gone, EACCES to those who may not see."""
+        subject: Subject = self.subject
+        if not subject.exists:
+            raise errnos.ESRCH(f"process {subject.process.pid} is gone")
+        if self.private:
+            subject.check_inspection(context)
+        if self.render is None and flags & O_ACCMODE == O_RDONLY:
+            raise errnos.EINVAL("not readable")
+
+
+class TaskDirectory(Directory):
+    """/proc/PID, or /proc/PID/task/TID. Its files follow the owner of the process."""
+
+    filesystem: ProcFileSystem
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject.filesystem, 0o555, *subject.owner())
+        self.subject = subject
+        self._build()
+
+    @property
+    def files(self) -> dict[str, Row]:
+        """The text files shown here."""
+        return THREAD_FILES if self.subject.of_thread else PROCESS_FILES
+
+    def _build(self) -> None:
+        subject, uid, gid = self.subject, self.uid, self.gid
+        for name, row in self.files.items():
+            self.add(name, TaskFile(subject, row, uid, gid))
+        self.add("mem", memory.MemInode(subject, uid, gid))
+        self.add("fd", FdDirectory(subject, uid, gid))
+        self.add("fdinfo", FdInfoDirectory(subject, uid, gid))
+        links: tuple[tuple[str, type[MagicLink]], ...] = (("cwd", CwdLink), ("exe", ExeLink), ("root", RootLink))
+        for name, kind in links:
+            self.add(name, kind(subject, uid, gid))
+        self._add_directory("ns", self._namespaces(), 0o511)
+        self._add_directory("net", self._network(), 0o555)
+        self._add_directory("attr", self._attributes(), 0o555)
+        if not subject.of_thread:
+            self.add("task", ThreadsDirectory(subject, uid, gid))
+
+    def _add_directory(self, name: str, children: Iterable[tuple[str, Inode]], mode: int) -> None:
+        directory = Directory(self.filesystem, mode, self.uid, self.gid)
+        for child_name, child in children:
+            directory.add(child_name, child)
+        self.add(name, directory)
+
+    def _namespaces(self) -> Iterable[tuple[str, Inode]]:
+        for name, kind, number in NAMESPACES:
+            yield name, NamespaceLink(self.subject, kind, number, self.uid, self.gid)
+
+    def _network(self) -> Iterable[tuple[str, Inode]]:
+        for name in NETWORK_FILES:
+            yield name, TextInode(self.filesystem, render_network_file, (self.subject, name))
+
+    def _attributes(self) -> Iterable[tuple[str, Inode]]:
+        row = Row(misc.render_attr, 0o666, misc.store_attr)
+        for name in ATTRIBUTES:
+            yield name, TaskFile(self.subject, row, self.uid, self.gid)
+
+    def update_owner(self) -> None:
+        """Follows a change of the process' credentials."""
+        owner = self.subject.owner()
+        if owner != (self.uid, self.gid):
+            _give_to(self, *owner)
+
+    def find(self, name: str) -> Inode | None:
+        """Finds a file, while the process exists."""
+        if not self.subject.exists:
+            return None
+        self.update_owner()
+        return self.children.get(name)
+
+    def items(self) -> Iterable[tuple[str, Inode]]:
+        """Lists the files, while the process exists."""
+        return self.children.items() if self.subject.exists else ()
+
+
+def _give_to(directory: Directory, uid: int, gid: int) -> None:
+    directory.uid, directory.gid = uid, gid
+    for child in directory.children.values():
+        child.uid, child.gid = uid, gid
+        if isinstance(child, Directory):
+            _give_to(child, uid, gid)
+
+
+class ThreadsDirectory(Directory):
+    """/proc/PID/task."""
+
+    filesystem: ProcFileSystem
+
+    def __init__(self, subject: Subject, uid: int, gid: int) -> None:
+        super().__init__(subject.filesystem, 0o555, uid, gid)
+        self.subject = subject
+
+    def _thread_directory(self, tid: int) -> TaskDirectory:
+        found = self.children.get(str(tid))
+        if not isinstance(found, TaskDirectory):
+            found = TaskDirectory(Subject(self.filesystem, self.subject.process, tid, True))
+            self.children[str(tid)] = found
+        found.update_owner()
+        return found
+
+    def find(self, name: str) -> Inode | None:
+        """Finds a thread by tid."""
+        threads: dict[int, Any] = self.subject.process.threads
+        if parse_number(name) not in threads:
+            self.children.pop(name, None)
+            return None
+        return self._thread_directory(int(name))
+
+    def items(self) -> Iterable[tuple[str, Inode]]:
+        """Lists the live threads."""
+        threads: dict[int, Any] = self.subject.process.threads
+        self.children = {name: child for name, child in self.children.items() if int(name) in threads}
+        return [(str(tid), self._thread_directory(tid)) for tid in sorted(threads)]
+
+
+def parse_number(name: str) -> int:
+    """Gives the number a directory name stands for, -1 if it is none (leading zeros are not allowed)."""
+    if name.isascii() and name.isdigit() and len(name) <= 10 and (name[0] != "0" or name == "0"):
+        return int(name)
+    return -1
