@@ -22,10 +22,9 @@ from asyncsentry.tasks.signals.pending import QueuedCounts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncsentry.fs.procfs.base import TaskFacts
-
     from asyncsentry.fs.hostfacts import HostFacts
     from asyncsentry.fs.mount import MountNamespace
+    from asyncsentry.fs.procfs.base import TaskFacts
     from asyncsentry.net.sockets import SocketFamily
     from asyncsentry.platforms.base import Platform
     from asyncsentry.syscalls.dispatch import Dispatch

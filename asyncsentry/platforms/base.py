@@ -12,6 +12,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple, Protocol
 
+from asyncsentry.gate import RunQueue
+
 GUEST_ADDRESS_MIN = 0x1_0000
 """Lowest address guests may map (vm.mmap_min_addr)."""
 GUEST_ADDRESS_MAX = 0x7FE0_0000_0000
@@ -143,6 +145,9 @@ class Context(Protocol):
     def resume(self) -> None:
         """Lets it run on, after the queued host calls."""
 
+    def resume_with(self, value: int) -> None:
+        """Sets the result and lets it run on."""
+
     def queue_host_call(self, call: HostCall) -> None:
         """Queues a call for :meth:`resume`; if it fails there, a HOST_CALL_FAILED trap follows."""
 
@@ -152,7 +157,8 @@ class Context(Protocol):
     async def compare_exchange(self, address: int, expected: int, new: int) -> int:
         """Atomically replaces a 32-bit word of guest memory if it equals ``expected``; gives what it was.
 
-        EFAULT if it is not writable. The context must be trapped.
+        The context must be trapped, and the caller must have seen that a mapping there is writable: a guest
+        that unmaps it meanwhile kills itself.
         """
 
     def interrupt(self) -> None:
@@ -187,6 +193,8 @@ class Platform(Protocol):
     """Makes address spaces and contexts."""
 
     name: str
+    run_queue: RunQueue | None
+    """Guest threads to step between traps; the kernel sets it."""
 
     async def start(self) -> None:
         """Brings up what is shared by all address spaces of a sandbox."""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from asyncsentry import errnos
-from asyncsentry.gate import Gate
+from asyncsentry.gate import Gate, RunQueue
 from asyncsentry.platforms.base import PAGE_SIZE, Fault, HostCall, Registers, TrapKind
 
 MASK64 = (1 << 64) - 1
@@ -210,6 +210,11 @@ class FakeContext:
         await self.program(self)
         await self.syscall(231, 0)
 
+    def resume_with(self, value: int) -> None:
+        """Sets ``rax`` and resumes."""
+        self.set_result(value)
+        self.resume()
+
     def queue_host_call(self, call: HostCall) -> None:
         """Queues a change of the address space."""
         self._calls.append(call)
@@ -268,6 +273,7 @@ class FakePlatform:
 
     def __init__(self) -> None:
         self.contexts: list[FakeContext] = []
+        self.run_queue: RunQueue | None = None
 
     async def start(self) -> None:
         """Needs nothing."""

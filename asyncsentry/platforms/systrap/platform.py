@@ -1,0 +1,427 @@
+"""The systrap platform: pumps traps from slots and the doorbell, and makes guest processes and threads.
+
+Hot, a trap is seen by spinning on the slots that were answered last; cold, by a notification on the seccomp
+listener, an ordinary reader of the loop. Spinning pays only while guests come back at once: when it often
+expires in vain (no free CPU, or guests that compute) it is given up for a while.
+
+Births (fork, clone) are one at a time, so a thread nobody knows can only be the one being born.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from asyncsentry.platforms._native import ffi, lib
+
+from asyncsentry import errnos
+from asyncsentry.gate import RunQueue
+from asyncsentry.platforms.base import HostCall
+from asyncsentry.platforms.systrap import filter as seccomp_filter
+from asyncsentry.platforms.systrap.context import SystrapContext
+from asyncsentry.platforms.systrap.slots import SLOT_SIZE, ChunkPool
+from asyncsentry.platforms.systrap.space import SystrapSpace
+
+if TYPE_CHECKING:
+    pass
+
+SYS_MMAP, SYS_CLOSE, SYS_CLONE = 9, 3, 56
+CLONE_PARENT, CLONE_THREAD_FLAGS = 0x8000, 0x00000100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
+WAIT_ALL = 0x40000000
+NOTHING, FOR_PYTHON, DEAD = -1, -2, -3
+
+TRAPS_PER_TURN = 64
+"""After so many traps in a row the event loop gets a turn."""
+SENTRY_SPIN_US = 20
+STUB_SPIN_US = 20
+WAKE_SPIN_US = 100
+"""A guest woken on another CPU needs some 40 µs to get there (an idle vCPU has to be kicked)."""
+MISSES_BEFORE_COLD = 4
+BELLS_BEFORE_HOT = 64
+SPARE_PROCESSES = 2
+
+
+class SystrapPlatform:
+    """Traps and processes of one sandbox."""
+
+    name = "systrap"
+
+    def __init__(self) -> None:
+        self.hub = lib.hub_new()
+        if self.hub == ffi.NULL:
+            raise MemoryError("no memory for the slots' records")
+        self.run_queue: RunQueue | None = None
+        """Guest threads to step between traps; set by the kernel."""
+        self.stub_spin_us = 0
+        self._may_spin = len(os.sched_getaffinity(0)) > 1
+        self._misses = 0
+        self._bells_until_hot = 0
+        self._spin_cycles = SENTRY_SPIN_US * lib.hub_cycles_per_us(self.hub)
+        self._wake_cycles = WAKE_SPIN_US * lib.hub_cycles_per_us(self.hub)
+        self._just_woke = False
+        self._pump_scheduled = False
+        self._event = ffi.new("struct hub_event *")
+        self._chunks = ChunkPool(self.hub)
+        self._contexts: dict[int, SystrapContext] = {}
+        """By slot."""
+        self._spaces: dict[int, SystrapSpace] = {}
+        """By pidfd."""
+        self._birth_lock = asyncio.Lock()
+        self._birth: tuple[SystrapContext, SystrapContext, int] | None = None
+        """Parent, child and clone flags of the birth under way."""
+        self._spare: list[SystrapContext] = []
+        self._refill: asyncio.Task[None] | None = None
+        self._zygote: SystrapContext
+        self._listener = -1
+        self._vdso = (0, 0)
+        self._deaths = select.epoll()
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+
+    # Start and end ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts the zygote and takes its listener."""
+        chunk = self._chunks.acquire(0)
+        program = seccomp_filter.build(lib.STUB_BASE, lib.STUB_TEXT_SIZE, lib.SLOTS_BASE, lib.DOORBELL_NR)
+        header = (len(program) // 8).to_bytes(16, "little")
+        os.pwrite(chunk.fd, header + program, SLOT_SIZE)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        stub_fd = os.memfd_create("asyncsentry-stub", os.MFD_CLOEXEC)
+        try:
+            os.write(stub_fd, ffi.buffer(lib.stub_image, lib.stub_image_size)[:])
+            pid = lib.spawn_zygote(stub_fd, chunk.fd, theirs.fileno())
+            if pid < 0:
+                raise OSError(-pid, "cannot start the zygote")
+            theirs.close()
+            space = SystrapSpace(self.hub, chunk, (0, 0))
+            self._watch(space, pid)
+            self._zygote = self._register(SystrapContext(self, space, chunk.first), pid)
+            await self._loop.sock_recv(ours, 1)  # end of file: it is ready, or dead
+        finally:
+            ours.close()
+            theirs.close()
+            os.close(stub_fd)
+        self._deaths_watch()
+        self._take_listener(space)
+        self._vdso = _find_vdso(pid)
+        await self._zygote.wait_trap()
+        if space.is_dead or lib.hub_take_template(self.hub, self._zygote.slot):
+            raise errnos.SentryBug("the zygote did not come up")
+        self._zygote.queue_host_call(HostCall(SYS_CLOSE, (lib.LISTENER_FD,)))
+        await self._zygote.flush()
+        self._start_refill()
+
+    def _take_listener(self, space: SystrapSpace) -> None:
+        self._listener = lib.pidfd_getfd_(space.pidfd, lib.LISTENER_FD)
+        if self._listener < 0:
+            raise errnos.SentryBug(f"cannot take the seccomp listener: {os.strerror(-self._listener)}")
+        lib.hub_listen(self.hub, self._listener)
+        lib.hub_hand_over(self.hub, 1)  # older hosts cannot: slower, no less right
+        self._loop.add_reader(self._listener, self._on_bell)
+
+    async def close(self) -> None:
+        """Ends every host process and gives back every descriptor."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+            await asyncio.gather(self._refill, return_exceptions=True)
+        if self._listener >= 0:
+            self._loop.remove_reader(self._listener)
+        self._loop.remove_reader(self._deaths.fileno())
+        for space in list(self._spaces.values()):
+            self.kill(space)
+        for space in list(self._spaces.values()):
+            os.waitpid(space.host_pid, WAIT_ALL)
+            self._buried(space)
+        if self._listener >= 0:
+            os.close(self._listener)
+        self._deaths.close()
+        self._chunks.close()
+        lib.hub_free(self.hub)
+
+    # The pump --------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Steps guest threads as long as they trap at once."""
+        self._pump_scheduled = False
+        if self._closed:
+            return
+        queue = self.run_queue
+        for _ in range(TRAPS_PER_TURN):
+            if queue is not None and queue.ready:
+                queue.run()
+                cycles = 0
+            else:
+                cycles = self._wake_cycles if self._just_woke else self._spin_cycles
+            self._just_woke = False
+            slot = lib.hub_spin(self.hub, cycles)
+            if slot >= 0:
+                self._misses = 0
+                self._contexts[slot].taken()
+            elif cycles:
+                self._missed()
+                break
+        else:
+            self._schedule_pump()
+            return
+        slot = lib.hub_sleep(self.hub)
+        if slot >= 0:
+            self._contexts[slot].taken()
+            self._schedule_pump()
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _missed(self) -> None:
+        self._misses += 1
+        if self._misses >= MISSES_BEFORE_COLD:
+            self._misses = MISSES_BEFORE_COLD - 1
+            self.stub_spin_us = 0
+            self._bells_until_hot = BELLS_BEFORE_HOT
+            lib.hub_hand_over(self.hub, 1)
+
+    def _on_bell(self) -> None:
+        """Reads the doorbell until it is silent."""
+        for _ in range(TRAPS_PER_TURN):
+            found = lib.hub_doorbell(self.hub, self._event)
+            if found >= 0:
+                self._contexts[found].taken()
+                self._bells_until_hot -= 1
+            elif found == FOR_PYTHON:
+                self._on_event()
+            elif found == NOTHING:
+                break
+            else:
+                self._loop.remove_reader(self._listener)
+                break
+        if self.stub_spin_us:
+            self._just_woke = True
+            self._schedule_pump()
+        elif self._may_spin and self._bells_until_hot <= 0:
+            self.stub_spin_us = STUB_SPIN_US
+            lib.hub_hand_over(self.hub, 0)
+
+    def _on_event(self) -> None:
+        """Judges a host call that the filter put to us; whoever asks, the answer is no unless we expect it."""
+        event = self._event
+        context = self._contexts.get(event.slot)
+        if context is None and not self._is_newborn(event.tid):
+            lib.hub_reply(self.hub, event.id, errnos.ENOSYS.errno, 0)
+        elif event.number == lib.DOORBELL_NR and context is None:
+            self._arrived(event.tid, event.id)
+        elif event.number == SYS_CLONE and self._birth is not None and self._birth[0] is context:
+            allowed = event.arguments[0] == self._birth[2]
+            lib.hub_reply(self.hub, event.id, 0 if allowed else errnos.EPERM.errno, allowed)
+        elif event.number == SYS_MMAP and (lender := context or (self._birth and self._birth[1])):
+            self._lend(lender, event.id, tuple(ffi.unpack(event.arguments, 6)))
+        else:
+            lib.hub_reply(self.hub, event.id, errnos.EPERM.errno, 0)
+
+    def _lend(self, context: SystrapContext, notification: int, arguments: tuple[int, ...]) -> None:
+        for _ in range(len(context.lent)):
+            call, descriptor = context.lent.popleft()
+            expected = (*call.arguments[:4], lib.LENT_FD, *call.arguments[5:])
+            if expected == arguments:
+                error = lib.hub_lend(self.hub, notification, descriptor)
+                os.close(descriptor)
+                lib.hub_reply(self.hub, notification, -error, not error)
+                return
+            os.close(descriptor)
+        lib.hub_reply(self.hub, notification, errnos.EPERM.errno, 0)
+
+    # Births ----------------------------------------------------------------------------------------
+
+    async def new_address_space(self) -> SystrapContext:
+        """Gives a trapped context in a process that holds nothing but the stub."""
+        while self._spare:
+            context = self._spare.pop()
+            self._start_refill()
+            if not context.space.is_dead:
+                return context
+        context = await self._fork_from(self._zygote)
+        lib.slot_build_frame(self.hub, context.slot)
+        return context
+
+    def _start_refill(self) -> None:
+        if self._refill is None or self._refill.done():
+            self._refill = self._loop.create_task(self._fill_pool())
+
+    async def _fill_pool(self) -> None:
+        while len(self._spare) < SPARE_PROCESSES:
+            context = await self._fork_from(self._zygote)
+            lib.slot_build_frame(self.hub, context.slot)
+            self._spare.append(context)
+
+    async def fork(self, context: SystrapContext) -> SystrapContext:
+        """Copies a trapped context's process by the host's fork."""
+        child = await self._fork_from(context)
+        lib.slot_copy_frame(self.hub, context.slot, child.slot)
+        child.fs_base, child.gs_base = context.fs_base, context.gs_base
+        return child
+
+    async def _fork_from(self, parent: SystrapContext) -> SystrapContext:
+        async with self._birth_lock:
+            chunk = self._chunks.acquire(0)
+            space = SystrapSpace(self.hub, chunk, self._vdso)
+            child = SystrapContext(self, space, chunk.first)
+            child.lent.append((HostCall(SYS_MMAP, (lib.SLOTS_BASE, lib.CHUNK_SIZE, 3, 0x11, 0, 0)), os.dup(chunk.fd)))
+            return await self._bear(parent, child, lib.CALL_FORK, CLONE_PARENT, 0)
+
+    async def clone(self, context: SystrapContext) -> SystrapContext:
+        """Makes a second thread in a trapped context's process."""
+        async with self._birth_lock:
+            slot = await self._free_slot(context)
+            child = SystrapContext(self, context.space, slot)
+            stack = _guest_address(context.space, slot) + lib.NEWBORN_STACK_OFFSET
+            await self._bear(context, child, lib.CALL_CLONE, CLONE_THREAD_FLAGS, stack)
+        lib.slot_copy_frame(self.hub, context.slot, child.slot)
+        child.fs_base, child.gs_base = context.fs_base, context.gs_base
+        return child
+
+    async def _free_slot(self, context: SystrapContext) -> int:
+        space = context.space
+        for entry in list(space.leaving):
+            if lib.thread_kill(space.host_pid, entry[1], 0):
+                space.leaving.remove(entry)
+                space.free_slots.append(entry[0])
+        if not space.free_slots:
+            chunk = self._chunks.acquire(len(space.chunks))
+            space.chunks.append(chunk)
+            mapping = HostCall(SYS_MMAP, (chunk.guest_base, lib.CHUNK_SIZE, 3, 0x11, 0, 0), chunk.fd)
+            context.queue_host_call(mapping)
+            if (await context.flush())[-1] < 0:
+                raise errnos.EAGAIN("no room for more thread slots")
+            space.free_slots.extend(range(chunk.first + lib.SLOTS_PER_CHUNK - 1, chunk.first - 1, -1))
+        return space.free_slots.pop()
+
+    async def _bear(self, parent: SystrapContext, child: SystrapContext, call: int, flags: int, stack: int
+                    ) -> SystrapContext:
+        lib.slot_reset(self.hub, child.slot)
+        self._birth = (parent, child, flags)
+        try:
+            parent._add_call(call, [flags, stack])
+            host_id = (await parent.flush())[-1]
+            if host_id < 0:
+                raise errnos.EAGAIN(f"the host made no guest thread: {os.strerror(-host_id)}")
+            if call == lib.CALL_FORK:
+                self._watch(child.space, host_id)
+            await child.wait_newborn()
+        except BaseException:
+            self._stillborn(child)
+            raise
+        finally:
+            self._birth = None
+        return child
+
+    def _is_newborn(self, tid: int) -> bool:
+        """Whether a thread nobody knows is the one being born, not one that should have exited long ago."""
+        if self._birth is None or self._birth[1].host_tid:
+            return False
+        parent, child, flags = self._birth
+        if flags != CLONE_PARENT:
+            return not lib.thread_kill(parent.space.host_pid, tid, 0)
+        is_leader = not lib.thread_kill(tid, tid, 0)
+        return is_leader and all(space.host_pid != tid or space is child.space for space in self._spaces.values())
+
+    def _arrived(self, tid: int, notification: int) -> None:
+        """The thread being born rings for the first time."""
+        assert self._birth is not None
+        child = self._birth[1]
+        self._register(child, tid, notification)
+        child.taken()
+
+    def _register(self, context: SystrapContext, tid: int, notification: int = 0) -> SystrapContext:
+        context.host_tid = tid
+        self._contexts[context.slot] = context
+        if notification:
+            lib.hub_adopt(self.hub, context.slot, tid, notification)
+        else:
+            lib.hub_bind(self.hub, context.slot, tid)
+        return context
+
+    # Deaths ----------------------------------------------------------------------------------------
+
+    def _watch(self, space: SystrapSpace, pid: int) -> None:
+        space.host_pid = space.memory_tid = pid
+        space.pidfd = lib.pidfd_open_(pid)
+        if space.pidfd < 0:
+            raise errnos.EAGAIN(f"no pidfd for a guest process: {os.strerror(-space.pidfd)}")
+        self._spaces[space.pidfd] = space
+        self._deaths.register(space.pidfd, select.EPOLLIN)
+
+    def _deaths_watch(self) -> None:
+        self._loop.add_reader(self._deaths.fileno(), self._on_death)
+
+    def _on_death(self) -> None:
+        for pidfd, _ in self._deaths.poll(0):
+            space = self._spaces[pidfd]
+            os.waitpid(space.host_pid, os.WNOHANG | WAIT_ALL)
+            self._buried(space)
+
+    def _buried(self, space: SystrapSpace) -> None:
+        space.is_dead = True
+        self._deaths.unregister(space.pidfd)
+        os.close(space.pidfd)
+        del self._spaces[space.pidfd]
+        for slot in [s for s, context in self._contexts.items() if context.space is space]:
+            context = self._contexts.pop(slot)
+            lib.hub_unbind(self.hub, slot)
+            if not self._closed:
+                context.gate.fire()
+        for slot, tid in space.leaving:
+            if lib.hub_slot(self.hub, slot).tid == tid:
+                lib.hub_unbind(self.hub, slot)
+        for chunk in space.chunks:
+            self._chunks.release(chunk)
+        if not space.died.done():
+            space.died.set_result(None)
+
+    def _stillborn(self, child: SystrapContext) -> None:
+        child._drop_lent()
+        child.space.contexts.discard(child)
+        if not child.space.contexts:
+            if child.space.pidfd >= 0:
+                self.kill(child.space)
+            else:
+                self._chunks.release(child.space.chunks[0])
+
+    def kill(self, space: SystrapSpace) -> None:
+        """Kills a guest process; its death is noticed later."""
+        if not space.is_dead:
+            signal.pidfd_send_signal(space.pidfd, signal.SIGKILL)
+
+    def retire(self, context: SystrapContext) -> None:
+        """Forgets a thread that is about to exit; its slot is free once the host thread is gone."""
+        self._contexts.pop(context.slot, None)
+        lib.hub_unbind(self.hub, context.slot)
+        context.space.leaving.append((context.slot, context.host_tid))
+
+    def vdso(self) -> tuple[int, int]:
+        """Gives where the host's vDSO lies in every guest process."""
+        return self._vdso
+
+
+def _guest_address(space: SystrapSpace, slot: int) -> int:
+    for chunk in space.chunks:
+        if chunk.first <= slot < chunk.first + lib.SLOTS_PER_CHUNK:
+            return chunk.guest_base + (slot - chunk.first) * SLOT_SIZE
+    raise errnos.SentryBug(f"slot {slot} is in no chunk of its process")
+
+
+def _find_vdso(pid: int) -> tuple[int, int]:
+    with open(f"/proc/{pid}/maps") as maps:
+        for line in maps:
+            if line.endswith("[vdso]\n"):
+                start, end = line.split()[0].split("-")
+                return int(start, 16), int(end, 16) - int(start, 16)
+    return 0, 0
