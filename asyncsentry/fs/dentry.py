@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Dentry:
     """A name in a directory, what it stands for, and the cached names below it."""
 
-    __slots__ = ("children", "inode", "mounts", "name", "parent", "unlinked")
+    __slots__ = ("children", "inode", "mounts", "name", "negatives", "parent", "unlinked")
 
     def __init__(self, name: str, parent: Dentry | None, inode: Inode | None) -> None:
         self.name = name
@@ -26,6 +26,8 @@ class Dentry:
         """``None`` for the root of a file system, and for files that never had a name."""
         self.inode = inode
         self.children: dict[str, Dentry] = {}
+        self.negatives = 0
+        """About how many of the children are negative; bounds what a guest can make us remember."""
         self.mounts = 0
         """How many mounts, in any namespace, sit on top of this dentry."""
         self.unlinked = False
