@@ -6,6 +6,7 @@ what opening it does is found in the kernel's device registry by that number. Se
 
 from __future__ import annotations
 
+import os
 import stat as stat_bits
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,7 @@ from asyncsentry.waiter import READABLE, WRITABLE
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
+    from asyncsentry.fs.devices import DeviceRegistry
 
 CHUNK_MAX = 1 << 24
 """Most bytes one try makes out of nothing; callers that want more try again."""
@@ -29,11 +31,6 @@ TTY, CONSOLE, PTMX = 0, 1, 2
 
 RNDGETENTCNT = 0x80045200
 ENTROPY_BITS = 256
-
-
-def make_device(major: int, minor: int) -> int:
-    """Gives the number of a device as ``st_rdev`` holds it, makedev(3)."""
-    return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & ~0xFF) << 12 | (major & ~0xFFF) << 32
 
 
 class DeviceFile(File):
@@ -141,14 +138,19 @@ class MemoryDevices:
     def __init__(self, random: RandomSource) -> None:
         self.random = random
 
-    def open(self, minor: int, inode: Inode | None, flags: int, location: Location | None) -> File:
-        """Opens one; ENXIO if there is none of that number."""
+    async def open(self, inode: Inode, flags: int, location: Location, context: object) -> File:
+        """Opens the device an inode stands for; ENXIO if there is none of that number."""
+        minor = os.minor(inode.rdev)
         if minor in (RANDOM, URANDOM):
             return RandomFile(self.random, inode, flags, location)
         kind = {NULL: NullFile, ZERO: ZeroFile, FULL: FullFile, KMSG: KmsgFile}.get(minor)
         if kind is None:
             raise errnos.ENXIO(f"no memory device {minor}")
         return kind(inode, flags, location)
+
+    def register(self, devices: DeviceRegistry) -> None:
+        """Answers for the memory devices' major number."""
+        devices.register(MEM_MAJOR, None, self.open)
 
 
 NODES: tuple[tuple[str, int, int, int], ...] = (
@@ -173,7 +175,7 @@ async def populate(root: Inode, console: bool = False) -> None:
     nodes = (*NODES, ("console", TTYAUX_MAJOR, CONSOLE, 0o600)) if console else NODES
     for name, major, minor, mode in nodes:
         if not await _exists(root, name):
-            await root.mknod(name, stat_bits.S_IFCHR | mode, make_device(major, minor), owner)
+            await root.mknod(name, stat_bits.S_IFCHR | mode, os.makedev(major, minor), owner)
     for name, target in LINKS:
         if not await _exists(root, name):
             await root.symlink(name, target, owner)

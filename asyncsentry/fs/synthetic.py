@@ -189,6 +189,9 @@ class TextInode(SyntheticInode):
     def check_access(self, context: object, flags: int) -> None:
         """Raises unless the guest thread ``context`` may open it, beyond its mode bits."""
 
+    def check_present(self) -> None:
+        """Raises if what the text is about has gone since it was opened."""
+
     async def open(self, flags: int, location: Location, context: object) -> File:
         """Opens the text."""
         self.check_access(context, flags)
@@ -220,6 +223,7 @@ class TextFile(File):
     def rendered(self) -> bytes:
         """Renders the text now."""
         inode = self.text_inode
+        inode.check_present()
         if inode.render is None:
             raise errnos.EINVAL("not readable")
         text = inode.render(inode.subject)
@@ -228,6 +232,7 @@ class TextFile(File):
     def try_write(self, data: bytes, offset: int | None = None) -> int:
         """Hands the bytes over in one piece."""
         inode = self.text_inode
+        inode.check_present()
         if inode.store is None:
             raise errnos.EINVAL("not writable")
         if len(data) > WRITE_MAX:

@@ -86,13 +86,16 @@ class TaskFile(TextInode):
 
     def check_access(self, context: object, flags: int) -> None:
         """Raises ESRCH when the process is gone, EACCES to those who may not see."""
-        subject: Subject = self.subject
-        if not subject.exists:
-            raise errnos.ESRCH(f"process {subject.process.pid} is gone")
+        self.check_present()
         if self.private:
-            subject.check_inspection(context)
+            self.subject.check_inspection(context)
         if self.render is None and flags & O_ACCMODE == O_RDONLY:
             raise errnos.EINVAL("not readable")
+
+    def check_present(self) -> None:
+        """Raises ESRCH once the process has been reaped."""
+        if not self.subject.exists:
+            raise errnos.ESRCH(f"process {self.subject.process.pid} is gone")
 
 
 class TaskDirectory(Directory):
