@@ -1,0 +1,103 @@
+"""execve(2): a process leaves its program for another one.
+
+The new program is loaded into an address space of its own first, so every error up to there is simply
+returned. Then the other threads end, and what does not survive goes: memory, close-on-exec descriptors,
+signal handlers, futex registrations. Set-user-ID bits are ignored, as with no_new_privs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from asyncsentry.abi.resource_h import RLIMIT_STACK
+from asyncsentry.abi.signal_h import SIGCHLD
+from asyncsentry.errnos import LinuxError
+from asyncsentry.tasks import futex, futex_pi
+from asyncsentry.tasks.exit import exit_other_threads
+from asyncsentry.tasks.loader import Loaded, Start, load_program
+from asyncsentry.tasks.robust import release_robust_list
+from asyncsentry.tasks.signals.state import AltStack
+from asyncsentry.tasks.usage import close_account, open_account
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.file import File
+    from asyncsentry.tasks.credentials import Credentials
+    from asyncsentry.tasks.thread import Thread
+
+_SECBIT_NOROOT = 1 << 0
+_SECBIT_KEEP_CAPS = 1 << 4
+_NAME_MAX = 15
+
+
+async def execve(thread: Thread, file: File, path: str, argv: list[bytes], envp: list[bytes],
+                 path_inaccessible: bool = False) -> None:
+    """Runs another program in the thread's process; ``file`` comes from ``open_executable`` and is consumed.
+
+    When it returns, ``thread.context`` is the new program's, trapped before its first instruction.
+    """
+    credentials = credentials_after_exec(thread.credentials)
+    start = Start(
+        file, os.fsencode(path), argv, envp, credentials, thread.process.limits.soft(RLIMIT_STACK),
+        thread.personality, path_inaccessible,
+    )  # fmt: skip
+    loaded = await load_program(thread.kernel, thread, start)
+    try:
+        await exit_other_threads(thread)
+    except LinuxError:
+        await loaded.context.destroy()
+        await loaded.memory.release()
+        raise
+    await _leave_program(thread)
+    await _enter_program(thread, loaded, path, credentials)
+
+
+def credentials_after_exec(old: Credentials) -> Credentials:
+    """Works out capabilities and saved IDs, capabilities(7) "Transformation of capabilities during execve()"."""
+    permitted = effective = old.ambient
+    if not old.securebits & _SECBIT_NOROOT and 0 in (old.ruid, old.euid):
+        permitted = old.inheritable | old.bounding
+        effective = permitted if old.euid == 0 else old.ambient
+    return old.change(
+        suid=old.euid, fsuid=old.euid, sgid=old.egid, fsgid=old.egid, permitted=permitted, effective=effective,
+        securebits=old.securebits & ~_SECBIT_KEEP_CAPS,
+    )  # fmt: skip
+
+
+async def _leave_program(thread: Thread) -> None:
+    """Lets go of the old program's memory and of all that pointed into it."""
+    memory, process = thread.memory, thread.process
+    await release_robust_list(thread)
+    if thread.clear_child_tid and memory.users > 1:
+        try:
+            memory.write_u32(thread.clear_child_tid, 0)
+            futex.wake(thread, thread.clear_child_tid, 1, shared=True)
+        except LinuxError:
+            pass  # Linux ignores a bad address here, too
+    thread.clear_child_tid = 0
+    await futex_pi.release_owned(thread)
+    close_account(process)
+    await thread.context.destroy()
+    memory.users -= 1
+    if memory.users == 0:
+        await memory.release()
+    process.vfork_done()
+
+
+async def _enter_program(thread: Thread, loaded: Loaded, path: str, credentials: Credentials) -> None:
+    process = thread.process
+    thread.context, thread.memory = loaded.context, loaded.memory
+    open_account(process, loaded.context.space)
+    thread.credentials = credentials
+    thread.name = path.rstrip("/").rpartition("/")[2][:_NAME_MAX]
+    thread.alt_stack = AltStack()
+    thread.restart = None
+    process.signals.reset_on_exec()
+    process.executable = loaded.executable.location
+    process.dumpable = 1
+    process.has_execed = True
+    process.exit_signal = SIGCHLD
+    if thread.fds.users > 1:
+        thread.fds.users -= 1
+        thread.fds = thread.fds.copy()
+    await thread.fds.close_all(only_on_exec=True)
