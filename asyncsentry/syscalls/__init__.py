@@ -10,3 +10,6 @@ from asyncsentry.syscalls import pipes as pipes
 from asyncsentry.syscalls import polling as polling
 from asyncsentry.syscalls import readwrite as readwrite
 from asyncsentry.syscalls import signals as signals
+from asyncsentry.syscalls import socket_receive as socket_receive
+from asyncsentry.syscalls import socket_send as socket_send
+from asyncsentry.syscalls import sockets as sockets

@@ -16,10 +16,10 @@ from asyncsentry.syscalls.registry import syscall
 from asyncsentry.syscalls.socket_addresses import MessageHeader, get_socket, read_header, wait_queue, write_address
 from asyncsentry.syscalls.socket_control import emit_control
 from asyncsentry.syscalls.transfer import CHUNK, READ_EVENTS, Segments, scatter, timeout_deadline
+from asyncsentry.tasks.thread import Thread
 
 if TYPE_CHECKING:
     from asyncsentry.net.sockets import Socket
-    from asyncsentry.tasks.thread import Thread
 
 _ERRNOS = "EAGAIN EBADF ECONNREFUSED ECONNRESET EFAULT EINTR EINVAL EMSGSIZE ENOTCONN ENOTSOCK EOPNOTSUPP ETIMEDOUT"
 _NAME_LENGTH_OFFSET, _CONTROL_LENGTH_OFFSET, _FLAGS_OFFSET = 8, 40, 48

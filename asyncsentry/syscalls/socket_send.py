@@ -15,10 +15,10 @@ from asyncsentry.syscalls.registry import syscall
 from asyncsentry.syscalls.socket_addresses import MessageHeader, get_socket, read_address, read_header, wait_queue
 from asyncsentry.syscalls.socket_control import parse_control
 from asyncsentry.syscalls.transfer import CHUNK, SIGPIPE, Segments, gather, raise_signal, timeout_deadline
+from asyncsentry.tasks.thread import Thread
 
 if TYPE_CHECKING:
     from asyncsentry.net.sockets import Socket
-    from asyncsentry.tasks.thread import Thread
 
 _ERRNOS = ("EACCES EAGAIN EBADF ECONNREFUSED ECONNRESET EDESTADDRREQ EFAULT EINTR EINVAL EISCONN EMSGSIZE ENOBUFS "
            "ENOTCONN ENOTSOCK EOPNOTSUPP EPERM EPIPE ETOOMANYREFS")  # fmt: skip

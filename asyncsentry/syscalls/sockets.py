@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from asyncsentry import errnos
 from asyncsentry.abi import socket_h as s
 from asyncsentry.errnos import LinuxError, TimedOut, WouldBlock
@@ -14,9 +12,7 @@ from asyncsentry.syscalls.args import Buffer, Fd, Flags, Int, Pointer
 from asyncsentry.syscalls.registry import syscall
 from asyncsentry.syscalls.socket_addresses import get_socket, read_address, wait_queue, write_address
 from asyncsentry.syscalls.transfer import READ_EVENTS, retry, timeout_deadline
-
-if TYPE_CHECKING:
-    from asyncsentry.tasks.thread import Thread
+from asyncsentry.tasks.thread import Thread
 
 _OPTION_SIZE_MAX = 1 << 16
 
