@@ -123,7 +123,12 @@ class MemoryManager(GuestMemory):
     @property
     def data_vm(self) -> int:
         """Bytes that are private and writable, stacks apart: what RLIMIT_DATA limits."""
-        return sum(vma.size for vma in self.vmas if _is_data(vma.prot, vma.flags))
+        return sum(vma.size for vma in self.vmas if self.is_data(vma))
+
+    def is_data(self, vma: Vma) -> bool:
+        """Whether RLIMIT_DATA counts an area."""
+        private = vma.flags & abi.MAP_TYPE == abi.MAP_PRIVATE
+        return private and bool(vma.prot & abi.PROT_WRITE) and not vma.flags & abi.MAP_GROWSDOWN
 
     # Life ----------------------------------------------------------------------------------------
 
@@ -316,7 +321,7 @@ class MemoryManager(GuestMemory):
         return sum(min(end, vma.end) - max(start, vma.start) for vma in self.vmas.overlapping(start, end))
 
     def _check_limits(self, vma: Vma, limits: LimitSource, replaced: int, may_lock: bool, flags: int) -> None:
-        self.check_growth(vma.size - replaced, _is_data(vma.prot, vma.flags), limits)
+        self.check_growth(vma.size - replaced, self.is_data(vma), limits)
         if vma.flags & VM_LOCKED and not may_lock:
             limit = limits.soft(RLIMIT_MEMLOCK)
             if flags & abi.MAP_LOCKED and limit == 0:
@@ -508,8 +513,3 @@ class _Protection:
     def __call__(self, vma: Vma) -> Vma:
         return vma.changed(prot=self._prot)
 
-
-def _is_data(prot: int, flags: int) -> bool:
-    return bool(
-        prot & abi.PROT_WRITE and flags & abi.MAP_TYPE == abi.MAP_PRIVATE and not flags & abi.MAP_GROWSDOWN
-    )
