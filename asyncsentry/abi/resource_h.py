@@ -17,7 +17,7 @@ RUSAGE_CHILDREN = -1
 RUSAGE_BOTH = -2
 RUSAGE_THREAD = 1
 
-RUSAGE = struct.Struct("<16q")
+RUSAGE = struct.Struct("<18q")
 """struct rusage: utime (s, µs), stime (s, µs), maxrss in KiB, then thirteen more longs from ixrss to nivcsw."""
 
 PRIO_PROCESS, PRIO_PGRP, PRIO_USER = range(3)

@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncsentry.tasks.run import start
-
 from asyncsentry.abi import sched_h as abi
 from asyncsentry.abi.signal_h import NSIG
 from asyncsentry.errnos import EINVAL, EPERM, LinuxError
@@ -21,6 +19,7 @@ from asyncsentry.tasks.exit import leave_memory
 from asyncsentry.tasks.limits import check_process_count
 from asyncsentry.tasks.pidfd import PidFd
 from asyncsentry.tasks.process import Process
+from asyncsentry.tasks.run import start
 from asyncsentry.tasks.thread import Thread
 from asyncsentry.tasks.usage import open_account
 from asyncsentry.waiter import POLLIN

@@ -161,6 +161,15 @@ def wake(thread: Thread, address: int, count: int, bitset: int = abi.FUTEX_BITSE
     return thread.kernel.futexes.wake(futex_key(thread, address, shared), count, bitset)
 
 
+def requeue(thread: Thread, address: int, wake_count: int, target: int, move_count: int, expected: int | None,
+            shared: bool, target_shared: bool) -> int:
+    """FUTEX_REQUEUE and, with ``expected``, FUTEX_CMP_REQUEUE: wakes some sleepers and moves others."""
+    key, target_key = futex_key(thread, address, shared), futex_key(thread, target, target_shared)
+    if expected is not None and thread.memory.read_u32(address) != expected:
+        raise EAGAIN(f"futex at {address:#x} changed")
+    return thread.kernel.futexes.requeue(key, target_key, wake_count, move_count)
+
+
 class WaitSpec(NamedTuple):
     """One futex of futex_waitv(2)."""
 
