@@ -93,6 +93,7 @@ async def _enter_program(thread: Thread, loaded: Loaded, path: str, credentials:
     thread.alt_stack = AltStack()
     thread.restart = None
     process.signals.reset_on_exec()
+    process.timers.reset_on_exec()
     process.executable = loaded.executable.location
     process.dumpable = 1
     process.has_execed = True

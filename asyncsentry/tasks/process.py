@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from asyncsentry.tasks.limits import Limits
 from asyncsentry.tasks.signals.state import SignalState
+from asyncsentry.tasks.timers import ProcessTimers
 from asyncsentry.tasks.usage import Usage
 from asyncsentry.waiter import POLLIN, WaitQueue
 
@@ -72,6 +73,7 @@ class Process:
         """Wait status all its threads leave with, once exit_group(2) or a deadly signal has begun to end it."""
         self.signals = SignalState(kernel.queued_signals, is_unkillable=pid == 1)
         """Actions and shared pending signals; clone replaces it by a copy of the parent's."""
+        self.timers = ProcessTimers(self)
         self.last_credentials: Credentials | None = None
         """Those of the thread that left last, once it has."""
         self.stop_signal = 0

@@ -16,10 +16,9 @@ from asyncsentry.tasks.signals.send import raise_signal
 from asyncsentry.tasks.signals.state import SignalReceiver
 
 if TYPE_CHECKING:
-    from asyncsentry.memory.manager import MemoryManager
-
     from asyncsentry.fs.fdtable import FdTable
     from asyncsentry.kernel import Kernel
+    from asyncsentry.memory.manager import MemoryManager
     from asyncsentry.platforms.base import Context
     from asyncsentry.tasks.credentials import Credentials
     from asyncsentry.tasks.fscontext import FsContext
@@ -50,6 +49,8 @@ class Thread(SignalReceiver):
         """Wait status once it has begun to exit; ``None`` while it lives."""
         self.kill_pending = False
         """Whether it must leave at its next chance with :attr:`exit_status`, set by another thread (``exit.py``)."""
+        self.cpu_seen_ns = 0
+        """The processor time it was last told, ``cputime.py``: a clock never goes back."""
         self.parent_death_signal = 0
         """Sent to it when the thread that made its process ends, PR_SET_PDEATHSIG."""
         self.scheduling = Scheduling()

@@ -33,8 +33,8 @@ async def deliver(thread: Thread, result: int | None, from_syscall: bool) -> Non
 
     ``result`` is what its system call gave (``None`` if it has set the registers itself). The run loop calls
     this before it resumes a thread whose ``interrupt_pending`` is true, that has a ``saved_signal_mask``, or whose
-    result is in :data:`RESTARTS`. When the thread is to end, this returns with ``process.group_exit_status`` (or
-    ``thread.kill_pending``) set, and the thread must not be resumed.
+    result is in :data:`RESTARTS`. When the thread is to end, this returns with ``thread.exit_status`` set, and
+    the thread must not be resumed.
     """
     if not from_syscall:
         result = None
@@ -100,7 +100,7 @@ def _terminate(process: Process, signo: int) -> None:
 
 
 def _is_leaving(thread: Thread) -> bool:
-    return thread.process.group_exit_status is not None or thread.kill_pending
+    return thread.exit_status is not None or thread.kill_pending
 
 
 def _settle_call(thread: Thread, result: int | None, action: Action | None) -> None:

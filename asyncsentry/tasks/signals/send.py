@@ -111,6 +111,8 @@ def thread_leaving(thread: Thread) -> None:
     shared = thread.process.signals.pending.mask & ~thread.signal_mask
     thread.pending.discard(ALL_SIGNALS)
     thread.process.last_credentials = thread.credentials
+    if len(thread.process.threads) == 1:
+        thread.process.timers.release()
     for other in thread.process.threads.values():
         if other is not thread and shared & ~other.signal_mask and other.exit_status is None:
             other.kick()
@@ -144,6 +146,9 @@ def _is_ignored(thread: Thread, info: SigInfo) -> bool:
 
 def _enqueue(thread: Thread, pending: PendingSignals, info: SigInfo) -> bool:
     is_realtime = info.signo >= abi.SIGRTMIN
+    if info.code == abi.SI_TIMER and info.source is not None:
+        pending.add(info)  # each timer's signal waits for itself, and its place was taken when the timer was made
+        return True
     if not is_realtime and pending.mask & bit(info.signo):
         return False
     process = thread.process

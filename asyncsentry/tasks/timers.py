@@ -1,0 +1,223 @@
+"""Timers of a process: setitimer(2) and timer_create(2).
+
+A periodic timer is set going again only when its signal is taken from the queue, and then reports how many
+periods passed meanwhile (the overrun): a guest that blocks the signal costs nothing. After Linux's
+posix-timers.c and itimer.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncsentry.abi import signal_h, time_h
+from asyncsentry.clock import CLOCK_MONOTONIC
+from asyncsentry.errnos import EAGAIN, EINVAL
+from asyncsentry.tasks.signals.send import send_to_process, send_to_thread
+from asyncsentry.tasks.signals.siginfo import SigInfo
+from asyncsentry.tasks.timebase import Alarm, ProcessCpuTime, SystemTime, TimeBase
+
+if TYPE_CHECKING:
+    from asyncsentry.kernel import Kernel
+    from asyncsentry.tasks.process import Process
+    from asyncsentry.tasks.thread import Thread
+
+_OVERRUN_MAX = (1 << 31) - 1
+_TIMERS_MAX = 32768
+_UNHEARD_PERIOD_NS = 1_000_000
+"""A timer whose signal nobody hears fires no more often than this."""
+
+
+class IntervalTimer:
+    """A timer that sends a signal, once or periodically. Subclasses say which."""
+
+    def __init__(self, kernel: Kernel, base: TimeBase) -> None:
+        self.base = base
+        self.interval_ns = 0
+        self.deadline_ns: int | None = None
+        """When it expires next, or did if its signal still waits; ``None`` while it is not set."""
+        self._alarm = Alarm(kernel, base, self._expired)
+        self._queued: SigInfo | None = None
+
+    def set(self, deadline_ns: int | None, interval_ns: int) -> None:
+        """Sets it going, or (``None``) stops it; a signal of the old setting stays queued."""
+        self._alarm.disarm()
+        self._queued = None
+        self.deadline_ns = deadline_ns
+        self.interval_ns = interval_ns
+        if deadline_ns is not None and self.is_audible:
+            self._alarm.arm(deadline_ns)
+
+    @property
+    def is_audible(self) -> bool:
+        """Whether anything happens when it expires."""
+        return True
+
+    def remaining(self) -> tuple[int, int]:
+        """Gives the time to the next expiry (0 if there is none, at least 1 if there is) and the interval."""
+        if self.deadline_ns is None:
+            return 0, self.interval_ns
+        remaining_ns = self.deadline_ns - self.base.now_ns()
+        if remaining_ns <= 0 and self.interval_ns:
+            remaining_ns %= self.interval_ns
+        if remaining_ns <= 0 and not self.is_audible and not self.interval_ns:
+            return 0, 0
+        return max(1, remaining_ns), self.interval_ns
+
+    def make_signal(self) -> SigInfo:
+        """Gives the signal of one expiry."""
+        raise NotImplementedError
+
+    def send(self, info: SigInfo) -> bool:
+        """Sends it; ``False`` if it was dropped."""
+        raise NotImplementedError
+
+    def signal_taken(self, info: SigInfo) -> None:
+        """Goes on to the next period, now that the last one's signal is out of the queue."""
+        if info is self._queued:
+            self._queued = None
+            self.note_overrun(info, self._next_period(0))
+
+    def note_overrun(self, info: SigInfo, missed: int) -> None:
+        """Hears how many periods passed while a signal was queued."""
+
+    def _expired(self) -> None:
+        info = self.make_signal()
+        info.source = self
+        if self.send(info):
+            self._queued = info
+            if not self.interval_ns:
+                self.deadline_ns = None
+        else:
+            self._next_period(_UNHEARD_PERIOD_NS)
+
+    def _next_period(self, at_least_ns: int) -> int:
+        """Arms for the next expiry that is still to come; gives how many have been skipped."""
+        if not self.interval_ns or self.deadline_ns is None:
+            self.deadline_ns = None
+            return 0
+        now_ns = self.base.now_ns()
+        periods = max(0, now_ns + at_least_ns - self.deadline_ns) // self.interval_ns + 1
+        self.deadline_ns += periods * self.interval_ns
+        self._alarm.arm(self.deadline_ns)
+        return periods - 1
+
+
+class ProcessInterval(IntervalTimer):
+    """One of the three timers of setitimer(2)."""
+
+    def __init__(self, process: Process, base: TimeBase, signo: int) -> None:
+        super().__init__(process.kernel, base)
+        self._process = process
+        self._signo = signo
+
+    def make_signal(self) -> SigInfo:
+        """Gives SIGALRM, SIGVTALRM or SIGPROF from the kernel."""
+        return SigInfo(self._signo, signal_h.SI_KERNEL)
+
+    def send(self, info: SigInfo) -> bool:
+        """Sends it to the process."""
+        return send_to_process(self._process, info)
+
+
+class PosixTimer(IntervalTimer):
+    """A timer made by timer_create(2)."""
+
+    def __init__(self, process: Process, base: TimeBase, timer_id: int, notify: int, signo: int, value: int,
+                 thread: Thread | None) -> None:
+        super().__init__(process.kernel, base)
+        self.timer_id = timer_id
+        self.overrun = 0
+        """Periods missed before the last delivery, timer_getoverrun(2)."""
+        self._process = process
+        self._notify = notify
+        self._signo = signo
+        self._value = value
+        self._thread = thread
+
+    @property
+    def is_audible(self) -> bool:
+        """Whether it was made with another choice than SIGEV_NONE."""
+        return self._notify != signal_h.SIGEV_NONE
+
+    def make_signal(self) -> SigInfo:
+        """Gives the signal asked for, with the timer's number and value."""
+        return SigInfo(self._signo, signal_h.SI_TIMER, timerid=self.timer_id, value=self._value)
+
+    def send(self, info: SigInfo) -> bool:
+        """Sends it to the thread chosen with SIGEV_THREAD_ID, else to the process."""
+        if self._thread is not None:
+            if self._thread.exit_status is not None:
+                self.set(None, 0)
+                return False
+            return send_to_thread(self._thread, info)
+        return send_to_process(self._process, info)
+
+    def note_overrun(self, info: SigInfo, missed: int) -> None:
+        """Tells the handler, and timer_getoverrun(2) from now on."""
+        self.overrun = info.overrun = min(missed, _OVERRUN_MAX)
+
+
+class ProcessTimers:
+    """All timers of a process."""
+
+    __slots__ = ("_intervals", "_next_id", "_process", "posix")
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._intervals: dict[int, ProcessInterval] = {}
+        self.posix: dict[int, PosixTimer] = {}
+        self._next_id = 0
+
+    def interval(self, which: int) -> ProcessInterval:
+        """Gives one of the timers of setitimer(2), made at first use."""
+        timer = self._intervals.get(which)
+        if timer is None:
+            timer = self._intervals[which] = self._make_interval(which)
+        return timer
+
+    def _make_interval(self, which: int) -> ProcessInterval:
+        process = self._process
+        if which == time_h.ITIMER_REAL:
+            real = SystemTime(process.kernel.clock, CLOCK_MONOTONIC)
+            return ProcessInterval(process, real, signal_h.SIGALRM)
+        # The host does not tell user from system time apart for us, so both count the same.
+        signo = {time_h.ITIMER_VIRTUAL: signal_h.SIGVTALRM, time_h.ITIMER_PROF: signal_h.SIGPROF}.get(which)
+        if signo is None:
+            raise EINVAL(f"no interval timer {which}")
+        return ProcessInterval(process, ProcessCpuTime(process), signo)
+
+    def create(self, base: TimeBase, notify: int, signo: int, value: int | None, thread: Thread | None) -> PosixTimer:
+        """Makes a timer; its value defaults to its number. EAGAIN if there are too many."""
+        if len(self.posix) >= _TIMERS_MAX:
+            raise EAGAIN(f"{_TIMERS_MAX} timers")
+        timer_id = self._next_id
+        while timer_id in self.posix:
+            timer_id = (timer_id + 1) % (_OVERRUN_MAX + 1)
+        self._next_id = (timer_id + 1) % (_OVERRUN_MAX + 1)
+        timer = PosixTimer(self._process, base, timer_id, notify, signo, timer_id if value is None else value, thread)
+        self.posix[timer_id] = timer
+        return timer
+
+    def get(self, timer_id: int) -> PosixTimer:
+        """Finds a timer; EINVAL if there is none."""
+        try:
+            return self.posix[timer_id]
+        except KeyError:
+            raise EINVAL(f"no timer {timer_id}") from None
+
+    def delete(self, timer_id: int) -> None:
+        """Removes a timer; EINVAL if there is none."""
+        self.get(timer_id).set(None, 0)
+        del self.posix[timer_id]
+
+    def reset_on_exec(self) -> None:
+        """Removes what timer_create(2) made; the timers of setitimer(2) go on, execve(2)."""
+        for timer_id in tuple(self.posix):
+            self.delete(timer_id)
+        self._next_id = 0
+
+    def release(self) -> None:
+        """Stops everything: the process ends."""
+        self.reset_on_exec()
+        for timer in self._intervals.values():
+            timer.set(None, 0)
