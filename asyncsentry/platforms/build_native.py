@@ -14,7 +14,11 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 SYSTRAP = HERE / "systrap"
 
-STUB_FLAGS = ["-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fno-builtin", "-fno-stack-protector", "-fcf-protection=none", "-mgeneral-regs-only", "-fPIE", "-fno-asynchronous-unwind-tables", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext-segment=0x7ff000000000", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s"]
+STUB_FLAGS = (
+    "-O2 -Wall -Wextra -Werror -ffreestanding -fno-builtin -fno-stack-protector -fcf-protection=none "
+    "-mgeneral-regs-only -fPIE -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns -nostdlib -static "
+    "-no-pie -Wl,-Ttext-segment=0x7ff000000000 -Wl,--build-id=none -Wl,-z,noexecstack -s"
+).split()
 
 RECORD = """
 struct slot_record {
@@ -71,7 +75,10 @@ extern const unsigned char stub_image[];
 extern const unsigned int stub_image_size;
 """
 
-CONSTANTS = ["STUB_BASE", "STUB_TEXT_SIZE", "SLOTS_BASE", "SLOTS_END", "SLOT_SIZE", "SLOTS_PER_CHUNK", "CHUNK_SIZE", "NEWBORN_STACK_OFFSET", "MAX_CALLS", "LENT_FD", "LISTENER_FD", "INTERRUPT_SIGNAL", "DOORBELL_NR", "CALL_FORK", "CALL_CLONE", "CALL_COMPARE_EXCHANGE"]
+CONSTANTS = (
+    "STUB_BASE STUB_TEXT_SIZE SLOTS_BASE SLOTS_END SLOT_SIZE SLOTS_PER_CHUNK CHUNK_SIZE NEWBORN_STACK_OFFSET MAX_CALLS "
+    "LENT_FD LISTENER_FD INTERRUPT_SIGNAL DOORBELL_NR CALL_FORK CALL_CLONE CALL_COMPARE_EXCHANGE"
+).split()
 
 
 def compile_stub() -> bytes:
@@ -94,7 +101,7 @@ def ffibuilder() -> FFI:
         f"#include <stdint.h>\n{RECORD}\n#include \"host.c\"\n{embedded}",
         include_dirs=[str(SYSTRAP)],
         depends=[str(path) for path in sorted(SYSTRAP.glob("*.[ch]"))],
-        extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-missing-field-initializers"],
+        extra_compile_args="-O2 -Wall -Wextra -Werror -Wno-unused-function -Wno-missing-field-initializers".split(),
     )
     return ffi
 

@@ -18,11 +18,15 @@ from asyncsentry.platforms.base import PAGE_SIZE, Fault, HostCall, Registers, Tr
 
 MASK64 = (1 << 64) - 1
 SYS_MMAP, SYS_MPROTECT, SYS_MUNMAP, SYS_MREMAP = 9, 10, 11, 25
+SYS_RT_SIGRETURN = 15
 PROT_READ, PROT_WRITE = 1, 2
 MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
 ARENA = 0x10_0000
 """Where a new address space has 64 KiB of memory for test programs to use."""
 ARENA_SIZE = 0x1_0000
+
+_AFTER_SYSCALL = 0x1002
+"""Where ``rip`` is during a call: a restart sets it back by the two bytes of the instruction."""
 
 Program = Callable[["FakeContext"], Awaitable[None]]
 
@@ -161,16 +165,29 @@ class FakeContext:
 
     async def syscall(self, number: int, *arguments: int) -> int:
         """Traps; gives the signed result once resumed, after any signal handler has run."""
+        registers = self.registers
+        registers.rip = _AFTER_SYSCALL
+        await self._call(number, arguments)
+        while True:
+            registers = self.registers
+            if handler := self.handlers.get(registers.rip):
+                frame = registers.rsp
+                await handler(self)
+                self.registers.rsp = frame + 8  # its return has popped the restorer's address
+                await self._call(SYS_RT_SIGRETURN, ())
+            elif registers.rip == _AFTER_SYSCALL - 2:
+                registers.rip = _AFTER_SYSCALL
+                await self._call(registers.rax, arguments)
+            else:
+                break
+        result = registers.rax
+        return result - (1 << 64) if result >> 63 else result
+
+    async def _call(self, number: int, arguments: tuple[int, ...]) -> None:
         self.number = number & MASK64
         padded = [argument & MASK64 for argument in arguments] + [0] * (6 - len(arguments))
         self.arguments = (padded[0], padded[1], padded[2], padded[3], padded[4], padded[5])
         await self._trap(TrapKind.SYSCALL)
-        while handler := self.handlers.get(self.registers.rip):
-            await handler(self)
-            self.registers.rip = 0
-            await self.syscall(15)
-        result = self.registers.rax
-        return result - (1 << 64) if result >> 63 else result
 
     async def _trap(self, kind: TrapKind) -> None:
         self._kind = kind

@@ -7,6 +7,7 @@ the cost is one attribute test.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncsentry.errnos import ENOSYS, Interrupted, LinuxError, SentryBug
@@ -38,20 +39,35 @@ class Dispatch:
         self.unimplemented: dict[int, int] = {}
         """How often each absent number was called."""
 
-    async def call(self, thread: Thread) -> int | None:
-        """Answers the call ``thread`` is trapped in; ``None`` if the registers are already set."""
+    def call(self, thread: Thread) -> Any:
+        """Answers the call ``thread`` is trapped in, or begins to.
+
+        Gives the result (``None`` if the registers are already set), or something for :meth:`finish` to await:
+        calls that never block are answered without a coroutine.
+        """
         if self.instruments:
-            return await self._call_watched(thread)
+            return self._call_watched(thread)
         number = thread.context.number
         row = self.rows[number] if number < len(self.rows) else None
         if row is None:
             return self._absent(number)
         try:
-            result = row.invoke(thread)
-            return await result if row.is_async else result
+            return row.invoke(thread)
         except LinuxError as error:
             return -error.errno
         except Interrupted:
+            return -row.restart
+
+    async def finish(self, thread: Thread, pending: Awaitable[int | None]) -> int | None:
+        """Awaits a call that :meth:`call` began."""
+        number = thread.context.number
+        try:
+            return await pending
+        except LinuxError as error:
+            return -error.errno
+        except Interrupted:
+            row = self.rows[number]
+            assert row is not None
             return -row.restart
 
     async def _call_watched(self, thread: Thread) -> int | None:
@@ -83,11 +99,10 @@ class Dispatch:
         self.unimplemented[number] = self.unimplemented.get(number, 0) + 1
         return _MINUS_ENOSYS
 
-
-def describe_failure(thread: Thread, error: BaseException) -> SentryBug:
-    """Says which call of which thread met something nobody foresaw."""
-    number = thread.context.number
-    row = ROWS.get(number)
-    name = row.name if row else f"syscall_{number:#x}"
-    arguments = ", ".join(f"{argument:#x}" for argument in thread.context.arguments)
-    return SentryBug(f"{type(error).__name__} in {name}({arguments}) of thread {thread.tid}: {error}")
+    def describe_failure(self, thread: Thread, error: BaseException) -> SentryBug:
+        """Says which call of which thread met something nobody foresaw."""
+        number = thread.context.number
+        row = ROWS.get(number)
+        name = row.name if row else f"syscall_{number:#x}"
+        arguments = ", ".join(f"{argument:#x}" for argument in thread.context.arguments)
+        return SentryBug(f"{type(error).__name__} in {name}({arguments}) of thread {thread.tid}: {error}")

@@ -11,8 +11,9 @@ import enum
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
+from asyncsentry.syscalls import args
 from asyncsentry.syscalls.args import EXPRESSIONS
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -79,8 +80,7 @@ def syscall(number: int, *, errnos: str = "", restart: Restart = Restart.SYS, mi
     def declare(handler: Handler) -> Handler:
         name = handler.__name__.rstrip("_")
         assert number not in ROWS, f"syscall {number} is declared twice: {name}, {ROWS[number].name}"
-        hints = get_type_hints(handler)
-        parameters = tuple((p, hints[p]) for p in list(inspect.signature(handler).parameters)[1:])
+        parameters = _parameters(handler)
         ROWS[number] = Row(
             number=number, name=name, support=Support.PARTIAL if missing else Support.FULL, missing=missing,
             errnos=tuple(errnos.split()), restart=restart, parameters=parameters,
@@ -90,6 +90,12 @@ def syscall(number: int, *, errnos: str = "", restart: Restart = Restart.SYS, mi
         return handler
 
     return declare
+
+
+def _parameters(handler: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
+    """Gives names and types after ``thread``; annotations are names of :mod:`asyncsentry.syscalls.args`."""
+    described = list(inspect.signature(handler).parameters.values())[1:]
+    return tuple((parameter.name, getattr(args, parameter.annotation)) for parameter in described)
 
 
 def _compile_decoder(name: str, handler: Callable[..., Any], kinds: list[Any]) -> Callable[[Any], Any]:

@@ -1,0 +1,168 @@
+"""Boot: from a configuration to a kernel with its platform, gofer and file systems up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asyncsentry import syscalls
+from asyncsentry.errnos import SentryBug
+from asyncsentry.fs import devfs
+from asyncsentry.fs.devices import DeviceRegistry
+from asyncsentry.fs.gofer.client import GoferFileSystem
+from asyncsentry.fs.gofer.connection import Gofer, HostMount
+from asyncsentry.fs.hostfacts import HostFacts
+from asyncsentry.fs.mount import MountNamespace
+from asyncsentry.fs.overlay import OverlayFileSystem
+from asyncsentry.fs.path import resolve
+from asyncsentry.fs.procfs.root import make_proc
+from asyncsentry.fs.tmpfs import TmpFileSystem
+from asyncsentry.kernel import Kernel
+from asyncsentry.syscalls.dispatch import Dispatch
+from asyncsentry.tasks.credentials import Credentials
+
+if TYPE_CHECKING:
+    from asyncsentry.clock import Clock, RandomSource
+    from asyncsentry.fs.inode import FileSystem
+    from asyncsentry.platforms.base import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A host directory or file that appears in the sandbox, shared with the host."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Volume:
+        """Reads ``SRC:DST[:ro]``; ValueError for anything else."""
+        parts = text.split(":")
+        if len(parts) not in (2, 3) or not all(parts) or parts[2:] not in ([], ["ro"], ["rw"]):
+            raise ValueError(f"a volume is SRC:DST[:ro], not {text!r}")
+        if not parts[1].startswith("/"):
+            raise ValueError(f"a volume's place in the sandbox is an absolute path, not {parts[1]!r}")
+        return cls(parts[0], parts[1], parts[2:] == ["ro"])
+
+
+@dataclass(slots=True)
+class Configuration:
+    """Everything a sandbox is made from."""
+
+    root: str = "/"
+    volumes: list[Volume] = field(default_factory=list)
+    network: str = "none"
+    hostname: str = "asyncsentry"
+    platform: str = "systrap"
+    overlay: str = "memory"
+    """``memory``: changes to the root stay in the sandbox; ``none``: they reach the host."""
+    memory_limit: int | None = None
+    clock: Clock | None = None
+    random: RandomSource | None = None
+
+
+def make_platform(name: str) -> Platform:
+    """Gives a platform by name; ValueError if there is none of that name."""
+    if name == "systrap":
+        from asyncsentry.platforms.systrap.platform import SystrapPlatform
+
+        return SystrapPlatform()
+    if name == "ptrace":
+        from asyncsentry.platforms.ptrace import PtracePlatform
+
+        return PtracePlatform()
+    raise ValueError(f"no platform named {name!r}: systrap and ptrace are there")
+
+
+class Machine:
+    """A booted kernel with the host processes behind it."""
+
+    def __init__(self, kernel: Kernel, gofer: Gofer) -> None:
+        self.kernel = kernel
+        self.gofer = gofer
+
+    async def shut_down(self) -> None:
+        """Ends every guest process and the gofer, and gives back all host resources."""
+        kernel = self.kernel
+        tasks = [thread.task for thread in kernel.threads.values() if thread.task is not None]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            try:
+                await task
+            except BaseException as error:
+                if not task.cancelled() and not isinstance(error, Exception):
+                    raise
+        await kernel.platform.close()
+        for thread in list(kernel.threads.values()):
+            if thread.fds.files:
+                await thread.fds.close_all()
+        await self.gofer.close()
+
+
+async def boot(configuration: Configuration) -> Machine:
+    """Brings a kernel up. Nothing is left behind if that fails."""
+    syscalls.load()
+    platform = make_platform(configuration.platform)
+    mounts = [HostMount(configuration.root, configuration.overlay != "none")]
+    mounts += [HostMount(volume.source, volume.read_only) for volume in configuration.volumes]
+    gofer = Gofer.start(mounts)
+    try:
+        await platform.start()
+        kernel = Kernel(platform, configuration.clock, configuration.random, configuration.hostname)
+        kernel.network = configuration.network
+        kernel.memory_limit = configuration.memory_limit
+        kernel.dispatch = Dispatch()
+        kernel.host_facts = HostFacts.capture()
+        kernel.devices = DeviceRegistry()
+        devfs.MemoryDevices(kernel.random).register(kernel.devices)
+        await _mount_all(kernel, gofer, configuration)
+    except BaseException:
+        await platform.close()
+        await gofer.close()
+        raise
+    return Machine(kernel, gofer)
+
+
+class _Mounter:
+    """The path context that boot walks with: root, all powers."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        from asyncsentry.fs.fdtable import FdTable
+        from asyncsentry.tasks.fscontext import FsContext
+
+        self.kernel = kernel
+        self.fs = FsContext(kernel.mounts.root, kernel.mounts.root, 0)
+        self.credentials = Credentials()
+        self.fds = FdTable()
+
+
+async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration) -> None:
+    is_overlaid = configuration.overlay != "none"
+    root: FileSystem = await GoferFileSystem.attach(gofer, 0, kernel.allocate_device(), exclusive=is_overlaid)
+    if is_overlaid:
+        upper = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
+        root = OverlayFileSystem(kernel.allocate_device(), root, upper)
+    kernel.mounts = MountNamespace(root, source="overlay" if is_overlaid else "root")
+    mounter = _Mounter(kernel)
+    proc = make_proc(kernel.allocate_device(), kernel)
+    await _mount(mounter, "/proc", proc, "proc")
+    dev = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
+    await devfs.populate(dev.root)
+    await _mount(mounter, "/dev", dev, "tmpfs")
+    await _mount(mounter, "/dev/shm", TmpFileSystem(kernel.allocate_device(), kernel.clock), "tmpfs")
+    for index, volume in enumerate(configuration.volumes, start=1):
+        filesystem = await GoferFileSystem.attach(gofer, index, kernel.allocate_device(), exclusive=False)
+        await _mount(mounter, volume.target, filesystem, volume.source)
+
+
+async def _mount(mounter: _Mounter, target: str, filesystem: FileSystem, source: str) -> None:
+    from asyncsentry.abi.fcntl_h import AT_FDCWD
+    from asyncsentry.errnos import ENOENT
+
+    try:
+        location = await resolve(mounter, AT_FDCWD, target)
+    except ENOENT:
+        raise SentryBug(f"{target} does not exist in the root file system: make it a directory there") from None
+    mounter.kernel.mounts.mount(location, filesystem, source=source)
