@@ -3,7 +3,7 @@
 A :class:`Socket` is an open file whose calls are *tries*, as in ``fs/file.py``: they do what can be done
 now or raise ``WouldBlock``; ``syscalls/socket_messages.py`` and ``syscalls/transfer.py`` hold the loops.
 Addresses cross this border as raw ``sockaddr`` bytes. Only what may walk a path is ``async``
-(:meth:`Socket.bind`, :meth:`Socket.find_target`); the target found is then handed to the tries.
+(:meth:`Socket.bind`, :meth:`Socket.find_target`, :meth:`Socket.find_receiver`); the target found is then handed to the tries.
 Families (``unix.py``, ``hostinet.py``, …) are registered in ``Kernel.socket_families``. See socket(7).
 """
 
@@ -108,8 +108,12 @@ class Socket(File):
         raise errnos.EOPNOTSUPP("cannot be bound")
 
     async def find_target(self, caller: Caller, address: bytes) -> object:
-        """Finds what an address stands for, to be handed to :meth:`try_connect` and :meth:`try_sendmsg`."""
+        """Finds what an address stands for, to be handed to :meth:`try_connect`."""
         return address
+
+    async def find_receiver(self, caller: Caller, address: bytes) -> object:
+        """Finds what an address given with a message stands for, to be handed to :meth:`try_sendmsg`."""
+        return await self.find_target(caller, address)
 
     def local_name(self) -> bytes:
         """Gives its own ``sockaddr``, getsockname(2)."""

@@ -201,6 +201,10 @@ class UnixDatagramSocket(MessageSocket):
 class UnixSequencedSocket(MessageSocket, ConnectedUnixSocket):
     """A connection of whole messages."""
 
+    async def find_receiver(self, caller: Caller, address: bytes) -> object:
+        """Ignores the address."""
+        return None
+
     def try_sendmsg(self, data: bytes, target: object = None, ancillary: Ancillary | None = None,
                     flags: int = 0) -> int:
         """Sends one message to the peer; an address is ignored."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asyncsentry import errnos
 from asyncsentry.abi import socket_h
 from asyncsentry.net import sockets, unix_collect
-from asyncsentry.net.ancillary import Ancillary, Received, Ucred
+from asyncsentry.net.ancillary import Ancillary, Caller, Received, Ucred
 from asyncsentry.net.unix import Message, State
 from asyncsentry.net.unix_connected import ConnectedUnixSocket
 
@@ -20,6 +20,10 @@ PIECE_SIZE = 1 << 16
 
 class UnixStreamSocket(ConnectedUnixSocket):
     """A connection without message boundaries."""
+
+    async def find_receiver(self, caller: Caller, address: bytes) -> object:
+        """Looks no address up: giving one is an error in itself."""
+        return address
 
     def try_sendmsg(self, data: bytes, target: object = None, ancillary: Ancillary | None = None,
                     flags: int = 0) -> int:

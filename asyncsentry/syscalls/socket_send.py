@@ -74,7 +74,7 @@ async def send(thread: Thread, sock: Socket, segments: Segments, total: int, nam
     """Sends from guest memory, with SIGPIPE where it belongs. Files nobody took are closed."""
     sock.references += 1
     try:
-        target = await sock.find_target(thread, name) if name else None
+        target = await sock.find_receiver(thread, name) if name else None
         if sock.is_stream:
             return await _send_stream(thread, sock, segments, total, target, ancillary, flags)
         return await _send_one(thread, sock, segments, total, target, ancillary, flags)
