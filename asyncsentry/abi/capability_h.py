@@ -1,5 +1,7 @@
 """linux/capability.h: the capability numbers that file access asks for, capabilities(7)."""
 
+import struct
+
 CAP_CHOWN = 0
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
@@ -19,3 +21,17 @@ CAP_SYS_TTY_CONFIG = 26
 CAP_MKNOD = 27
 CAP_LEASE = 28
 CAP_SETFCAP = 31
+
+# capget(2) and capset(2) ---------------------------------------------------------------------------
+
+LINUX_CAPABILITY_VERSION_1 = 0x19980330
+LINUX_CAPABILITY_VERSION_2 = 0x20071026
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+VFS_CAP_WORDS = {LINUX_CAPABILITY_VERSION_1: 1, LINUX_CAPABILITY_VERSION_2: 2, LINUX_CAPABILITY_VERSION_3: 2}
+"""How many 32-bit words each version's sets have."""
+
+CAP_USER_HEADER = struct.Struct("<Ii")
+"""struct __user_cap_header_struct: version, pid."""
+CAP_USER_DATA = struct.Struct("<III")
+"""struct __user_cap_data_struct, one per word: effective, permitted, inheritable."""

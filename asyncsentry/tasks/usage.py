@@ -47,7 +47,7 @@ class Usage:
         user_us, system_us = self.user_ns // NS_PER_US, self.system_ns // NS_PER_US
         return RUSAGE.pack(
             *divmod(user_us, US_PER_SECOND), *divmod(system_us, US_PER_SECOND), self.max_rss_bytes // 1024,
-            0, 0, 0, self.minor_faults, self.major_faults, 0, 0, 0, 0, 0,
+            0, 0, 0, self.minor_faults, self.major_faults, 0, 0, 0, 0, 0, 0,
             self.voluntary_switches, self.involuntary_switches,
         )  # fmt: skip
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 
+from sandbox_of_coroutines import A, Sandbox
+
 from asyncsentry.abi import wait_h
 from asyncsentry.errnos import ECHILD, EINVAL
 from asyncsentry.platforms.fake import FakeContext
-
-from sandbox_of_coroutines import A, Sandbox
 
 EXIT, WAIT4, FORK, KILL, GETPPID, EXIT_GROUP, WAITID, GETPID, PRCTL = 60, 61, 57, 62, 110, 231, 247, 39, 157
 
