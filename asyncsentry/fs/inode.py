@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import stat as stat_bits
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -187,6 +188,17 @@ class Inode:
     async def lookup(self, name: str) -> Inode:
         """Finds a name; ENOENT if it is not there. Never called with ``.`` or ``..``."""
         raise errnos.ENOTDIR("not a directory")
+
+    async def lookup_path(self, names: Sequence[str]) -> list[Inode | None]:
+        """Finds a chain of names, each in the one before, in as few trips as it can.
+
+        Ends early where it likes, at the latest at what is no directory; ``None`` at its end means that the
+        last name looked up does not exist.
+        """
+        try:
+            return [await self.lookup(names[0])]
+        except errnos.ENOENT:
+            return [None]
 
     async def entries(self) -> list[DirectoryEntry]:
         """Lists all names but ``.`` and ``..``, in an order that stays while nothing changes."""

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 from asyncsentry import errnos
+from asyncsentry.fs.devices import open_special
 from asyncsentry.fs.file import O_ACCMODE, O_RDONLY, File
 from asyncsentry.fs.gofer import protocol
 from asyncsentry.fs.gofer.connection import Gofer
-from asyncsentry.fs.gofer.files import DirectoryFile, HostDescriptor, HostFile
+from asyncsentry.fs.gofer.files import HostDescriptor, HostDirectoryFile, HostFile
 from asyncsentry.fs.gofer.protocol import U32, Attributes, Reader, pack_target, pack_text
 from asyncsentry.fs.inode import AttributeChange, DirectoryEntry, FileSystem, Inode, Owner, Stat, StatFs
 
@@ -43,7 +44,14 @@ class _Found(NamedTuple):
 
     handle: int
     attributes: Attributes
-    target: bytes
+    target: bytes = b""
+    xattr_names: bytes | None = None
+    """Joined with NULs; ``None`` if not told."""
+
+    @classmethod
+    def take(cls, reader: Reader, handle: int) -> _Found:
+        """Takes it off an answer to a walk or a listing."""
+        return cls(handle, reader.attributes(), reader.text(protocol.MAX_PATH), reader.text(protocol.MAX_XATTR))
 
 
 class GoferFileSystem(FileSystem):
@@ -70,7 +78,7 @@ class GoferFileSystem(FileSystem):
         filesystem = cls(device, gofer, index, exclusive)
         reader = Reader((await gofer.call(protocol.ATTACH, U32.pack(index))).payload)
         filesystem.root_handle = reader.number(U32)
-        found = _Found(filesystem.root_handle, reader.attributes(), b"")
+        found = _Found(filesystem.root_handle, reader.attributes())
         filesystem.root = GoferInode(filesystem, found, b"")
         await filesystem.refresh_statfs()
         return filesystem
@@ -144,6 +152,9 @@ class GoferInode(Inode):
         self._reader: HostDescriptor | None = None
         self._writer: HostDescriptor | None = None
         self._is_stale = False
+        self._xattr_names: list[str] | None = None
+        if filesystem.exclusive and found.xattr_names is not None:
+            self._xattr_names = _split_names(found.xattr_names)
         self.apply(found.attributes)
 
     def __del__(self) -> None:
@@ -248,7 +259,7 @@ class GoferInode(Inode):
         inodes: list[Inode | None] = []
         parent = self
         for name, text in zip(packed[:count], names, strict=False):
-            found = _Found(reply.number(U32), reply.attributes(), reply.text(protocol.MAX_PATH))
+            found = _Found.take(reply, reply.number(U32))
             parent = parent._adopt_child(name, text, found)
             inodes.append(parent)
         if error == errnos.ENOENT.errno:
@@ -280,7 +291,7 @@ class GoferInode(Inode):
             name = reply.text(protocol.MAX_NAME)
             text = os.fsdecode(name)
             if has_attributes:
-                found = _Found(0, reply.attributes(), reply.text(protocol.MAX_PATH))
+                found = _Found.take(reply, 0)
                 number = self._adopt_child(name, text, found).ino
             else:
                 number = self.filesystem.inode_number(self.attributes._replace(dev=device, ino=ino))
@@ -314,7 +325,7 @@ class GoferInode(Inode):
         reply = await self.filesystem.gofer.call(protocol.CREATE, self.host_target + arguments)
         assert reply.descriptor is not None
         reader = Reader(reply.payload)
-        inode = self._enter(name, _Found(reader.number(U32), reader.attributes(), b""))
+        inode = self._enter(name, _Found(reader.number(U32), reader.attributes()))
         inode._writer = HostDescriptor(reply.descriptor, readable=True, writable=True)
         self.filesystem.keep_idle(inode._writer, inode)
         return inode
@@ -398,9 +409,9 @@ class GoferInode(Inode):
     async def open(self, flags: int, location: Location, context: object) -> File:
         """Opens a directory or a regular file."""
         if self.is_directory:
-            return DirectoryFile(self, flags, location)
+            return HostDirectoryFile(self, flags, location)
         if not stat_bits.S_ISREG(self.mode):
-            raise errnos.ENXIO("only regular files of the host are opened")
+            return await open_special(self, flags, location, context)
         return HostFile(self, flags, location, await self.acquire_descriptor(flags & O_ACCMODE != O_RDONLY))
 
     async def acquire_descriptor(self, writable: bool) -> HostDescriptor:
@@ -469,18 +480,30 @@ class GoferInode(Inode):
     # Extended attributes -------------------------------------------------------------------------
 
     async def get_xattr(self, name: str) -> bytes:
-        """Asks the host for an attribute's value."""
+        """Asks the host for an attribute's value, unless it is known to have none of that name."""
+        if self._xattr_names is not None and name not in self._xattr_names:
+            raise errnos.ENODATA(f"no attribute {name!r}")
         return await self._call(protocol.GETXATTR, pack_text(os.fsencode(name)))
 
     async def set_xattr(self, name: str, value: bytes, flags: int) -> None:
         """Sets an attribute on the host."""
+        self._xattr_names = None
         await self._call(protocol.SETXATTR, pack_text(os.fsencode(name)) + pack_text(value) + U32.pack(flags))
 
     async def remove_xattr(self, name: str) -> None:
         """Removes one."""
+        self._xattr_names = None
         await self._call(protocol.REMOVEXATTR, pack_text(os.fsencode(name)))
 
     async def list_xattrs(self) -> list[str]:
         """Lists the names."""
-        packed = await self._call(protocol.LISTXATTR)
-        return [os.fsdecode(name) for name in packed.split(b"\0") if name]
+        if self._xattr_names is not None:
+            return self._xattr_names
+        names = _split_names(await self._call(protocol.LISTXATTR))
+        if self.filesystem.exclusive:
+            self._xattr_names = names
+        return names
+
+
+def _split_names(packed: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in packed.split(b"\0") if name]

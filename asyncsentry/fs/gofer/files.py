@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_APPEND, O_DSYNC, O_SYNC
+from asyncsentry.fs.content import fallocate
+from asyncsentry.fs.directory import DirectoryFile
 from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, File
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.gofer.client import GoferInode
-    from asyncsentry.fs.inode import Inode
 
 FILE_SIZE_MAX = (1 << 63) - 1
-_DT_DIR = 4
 
 
 class HostDescriptor:
@@ -54,6 +54,11 @@ class HostFile(File):
         super().__init__(inode, flags, location)
         self.host_inode = inode
         self.descriptor = descriptor
+
+    @property
+    def host_fd(self) -> int:
+        """The donated descriptor."""
+        return self.descriptor.fd
 
     def try_read(self, count: int, offset: int | None = None) -> bytes:
         """Reads from the host file."""
@@ -119,52 +124,24 @@ class HostFile(File):
         finally:
             os.close(fd)
 
+    async def fallocate(self, mode: int, offset: int, length: int) -> None:
+        """Reserves space or punches a hole on the host, fallocate(2)."""
+        fallocate(self.descriptor.fd, mode, offset, length)
+        self.host_inode.note_write()
+
     async def release(self) -> None:
         """Gives up the descriptor."""
         self.host_inode.release_descriptor(self.descriptor)
 
 
-class DirectoryFile(File):
-    """An open directory: it lists its inode anew whenever reading starts over."""
-
-    seekable = True
-    pollable = False
-
-    def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
-        super().__init__(inode, flags, location)
-        self._rows: list[tuple[int, str, int, int]] | None = None
-
-    def try_read(self, count: int, offset: int | None = None) -> bytes:
-        """Refuses, read(2)."""
-        raise errnos.EISDIR("a directory is read with getdents64")
-
-    def seek(self, offset: int, whence: int) -> int:
-        """Moves to a position that an earlier listing gave, or to the start."""
-        rows = self._rows
-        self.position = seek_target(self, offset, whence, rows[-1][0] if rows else 0)
-        return self.position
-
-    async def entries_from(self, position: int) -> list[tuple[int, str, int, int]]:
-        """Lists rows of (next position, name, ino, DT_*) from ``position``."""
-        if position == 0 or self._rows is None:
-            self._rows = await self._list()
-        return self._rows[position:]
-
-    async def _list(self) -> list[tuple[int, str, int, int]]:
-        inode = self.inode
-        assert inode is not None
-        parent = self.location.dentry.parent if self.location else None
-        above = parent.inode.ino if parent is not None and parent.inode is not None else inode.ino
-        rows = [(1, ".", inode.ino, _DT_DIR), (2, "..", above, _DT_DIR)]
-        rows += [(number, *entry) for number, entry in enumerate(await inode.entries(), 3)]
-        return rows
+class HostDirectoryFile(DirectoryFile):
+    """An open directory of a gofer mount."""
 
     async def sync(self, data_only: bool = False) -> None:
-        """Writes the directory through where that means something."""
-        assert self.inode is not None
-        sync = getattr(self.inode, "sync", None)
-        if sync is not None:
-            await sync()
+        """Writes the host directory through."""
+        inode = cast("GoferInode", self.inode)
+        if not inode.filesystem.read_only:
+            await inode.sync()
 
 
 def seek_target(file: File, offset: int, whence: int, end: int) -> int:

@@ -19,6 +19,7 @@ MAX_DESCRIPTORS = 32
 MAX_PATH = 4096
 MAX_NAME = 255
 MAX_XATTR = 65536
+"""Bytes of an attribute's value, or of all names of a file's attributes."""
 
 REQUEST = Struct("<IHI")
 """Id, operation, payload length."""
