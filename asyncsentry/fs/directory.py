@@ -22,6 +22,7 @@ class DirectoryFile(File):
     """An open directory. Positions are row numbers; rows 0 and 1 are ``.`` and ``..``."""
 
     seekable = True
+    pollable = False
 
     def __init__(self, inode: Inode, flags: int, location: Location) -> None:
         super().__init__(inode, flags, location)

@@ -10,7 +10,8 @@ import heapq
 from collections.abc import Iterator
 
 from asyncsentry import errnos
-from asyncsentry.fs.file import File
+from asyncsentry.fs.file import O_PATH, File
+from asyncsentry.fs.notify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, notify_file
 
 
 class FdTable:
@@ -24,6 +25,8 @@ class FdTable:
         """Guest threads that share this table."""
         self.limit = limit
         """RLIMIT_NOFILE: numbers at or above it are not given out."""
+        self.lock_waits: list[FdTable | File] = []
+        """Owners of the POSIX locks its threads wait for; kept by ``locks.py``, which looks for deadlock in it."""
         self._free: list[int] = []
         self._next = 0
 
@@ -69,6 +72,8 @@ class FdTable:
         del self.files[fd]
         self.close_on_exec.discard(fd)
         heapq.heappush(self._free, fd)
+        if file.inode is not None and file.inode.locks is not None:
+            file.inode.locks.release_owner(self)
         return file
 
     async def close(self, fd: int) -> None:
@@ -96,6 +101,10 @@ async def drop(file: File) -> None:
     """Gives up one reference to a file; the last one releases it."""
     file.references -= 1
     if file.references == 0:
-        for registration in file.registrations or ():
+        for registration in tuple(file.registrations or ()):
             registration.file_released()
+        if not file.flags & O_PATH:
+            notify_file(file, IN_CLOSE_WRITE if file.writable else IN_CLOSE_NOWRITE)
+            if file.inode is not None and file.inode.locks is not None:
+                file.inode.locks.release_file(file)
         await file.release()

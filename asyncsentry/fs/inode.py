@@ -110,6 +110,8 @@ class FileSystem:
         self._root_dentry: Dentry | None = None
         self.changes = asyncio.Lock()
         """Held while a name changes, so that the dentry cache and the file system change as one."""
+        self.renames = 0
+        """Renames so far, for inotify's cookies."""
 
     @property
     def root_dentry(self) -> Dentry:

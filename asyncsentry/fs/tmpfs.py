@@ -346,6 +346,7 @@ class TmpFile(File):
     """An open regular file in memory."""
 
     seekable = True
+    pollable = False
     inode: TmpRegular
 
     def __init__(self, inode: TmpRegular, flags: int, location: Location,
