@@ -22,7 +22,7 @@ from asyncsentry.fs.file import O_ACCMODE, O_RDONLY, File
 from asyncsentry.fs.gofer import protocol
 from asyncsentry.fs.gofer.connection import Gofer
 from asyncsentry.fs.gofer.files import HostDescriptor, HostDirectoryFile, HostFile
-from asyncsentry.fs.gofer.protocol import U32, Attributes, Reader, pack_target, pack_text
+from asyncsentry.fs.gofer.protocol import U32, Reader, pack_target, pack_text
 from asyncsentry.fs.inode import AttributeChange, DirectoryEntry, FileSystem, Inode, Owner, Stat, StatFs
 
 if TYPE_CHECKING:
@@ -39,6 +39,30 @@ _MISSES_BEFORE_PLUS = 2
 _WALK_NAMES_MAX = 64
 
 
+class Attributes(NamedTuple):
+    """What the host's statx(2) tells of a file: the fields of the protocol's ATTRIBUTES."""
+
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    dev: int
+    ino: int
+    rdev: int
+    size: int
+    blocks: int
+    blksize: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+
+    @classmethod
+    def take(cls, reader: Reader) -> Attributes:
+        """Takes them off an answer."""
+        return cls._make(reader.fields(protocol.ATTRIBUTES))
+
+
 class _Found(NamedTuple):
     """One file in an answer."""
 
@@ -51,7 +75,7 @@ class _Found(NamedTuple):
     @classmethod
     def take(cls, reader: Reader, handle: int) -> _Found:
         """Takes it off an answer to a walk or a listing."""
-        return cls(handle, reader.attributes(), reader.text(protocol.MAX_PATH), reader.text(protocol.MAX_XATTR))
+        return cls(handle, Attributes.take(reader), reader.text(protocol.MAX_PATH), reader.text(protocol.MAX_XATTR))
 
 
 class GoferFileSystem(FileSystem):
@@ -78,7 +102,7 @@ class GoferFileSystem(FileSystem):
         filesystem = cls(device, gofer, index, exclusive)
         reader = Reader((await gofer.call(protocol.ATTACH, U32.pack(index))).payload)
         filesystem.root_handle = reader.number(U32)
-        found = _Found(filesystem.root_handle, reader.attributes())
+        found = _Found(filesystem.root_handle, Attributes.take(reader))
         filesystem.root = GoferInode(filesystem, found, b"")
         await filesystem.refresh_statfs()
         return filesystem
@@ -202,7 +226,7 @@ class GoferInode(Inode):
         if self.filesystem.exclusive or self._apply_descriptor():
             return
         reply = await self._call(protocol.GETATTR)
-        self.apply(Reader(reply).attributes())
+        self.apply(Attributes.take(Reader(reply)))
 
     async def set_attributes(self, change: AttributeChange) -> None:
         """Changes the host file's attributes."""
@@ -213,7 +237,7 @@ class GoferInode(Inode):
             mask |= bit if value is not None else 0
             values.append(value or 0)
         reply = await self._call(protocol.SETATTR, protocol.CHANGE.pack(mask, *values))
-        self.apply(Reader(reply).attributes())
+        self.apply(Attributes.take(Reader(reply)))
 
     async def _call(self, operation: int, arguments: bytes = b"") -> bytes:
         return (await self.filesystem.gofer.call(operation, self.host_target + arguments)).payload
@@ -325,7 +349,7 @@ class GoferInode(Inode):
         reply = await self.filesystem.gofer.call(protocol.CREATE, self.host_target + arguments)
         assert reply.descriptor is not None
         reader = Reader(reply.payload)
-        inode = self._enter(name, _Found(reader.number(U32), reader.attributes()))
+        inode = self._enter(name, _Found(reader.number(U32), Attributes.take(reader)))
         inode._writer = HostDescriptor(reply.descriptor, readable=True, writable=True)
         self.filesystem.keep_idle(inode._writer, inode)
         return inode
@@ -348,7 +372,7 @@ class GoferInode(Inode):
         arguments = (pack_text(os.fsencode(name)) + U32.pack(mode) + U32.pack(protocol.KEEP)
                      + protocol.OWNER.pack(*owner) + pack_text(target))  # fmt: skip
         reader = Reader(await self._call(operation, arguments))
-        return self._enter(name, _Found(reader.number(U32), reader.attributes(), target))
+        return self._enter(name, _Found(reader.number(U32), Attributes.take(reader), target))
 
     def _enter(self, name: str, found: _Found) -> GoferInode:
         """Takes a new file into the caches."""
@@ -364,7 +388,7 @@ class GoferInode(Inode):
         assert isinstance(target, GoferInode)
         reply = await self.filesystem.gofer.call(
             protocol.LINK, target.host_target + self.host_target + pack_text(os.fsencode(name)))
-        target.apply(Reader(reply.payload).attributes())
+        target.apply(Attributes.take(Reader(reply.payload)))
         if self.filesystem.exclusive:
             self._children[name] = target
         self._note_names_changed()
@@ -448,7 +472,7 @@ class GoferInode(Inode):
             readable = False  # mappings need a descriptor that reads, writing alone does not
             reply = await gofer.call(protocol.OPEN, target + U32.pack(os.O_WRONLY))
         assert reply.descriptor is not None
-        self.apply(Reader(reply.payload).attributes())
+        self.apply(Attributes.take(Reader(reply.payload)))
         return HostDescriptor(reply.descriptor, readable, writable)
 
     def release_descriptor(self, descriptor: HostDescriptor) -> None:

@@ -9,17 +9,18 @@ working directory: so no call here takes an absolute path.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
-import socket
 import stat
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import NamedTuple
 
 from asyncsentry.fs.gofer import protocol
 from asyncsentry.fs.gofer.hostcalls import open_beneath, packed_attributes, rename
 from asyncsentry.fs.gofer.protocol import U32, Malformed, Reader, pack_text
+
+TYPE_CHECKING = False  # importing typing takes 4 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _OPEN_FLAGS = os.O_ACCMODE | os.O_APPEND
 _PERMISSIONS = 0o7777
@@ -27,28 +28,37 @@ _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _REPLY_CHUNK = protocol.MAX_MESSAGE // 2
 
 
-class Mount(NamedTuple):
+class Mount:
     """A host file or directory the sentry may reach, and what it may do there."""
 
-    fd: int
-    read_only: bool
-    host_sockets: bool
-    """Whether it may connect to host Unix sockets found below."""
+    __slots__ = ("fd", "host_sockets", "read_only")
+
+    def __init__(self, fd: int, read_only: bool, host_sockets: bool) -> None:
+        self.fd = fd
+        self.read_only = read_only
+        self.host_sockets = host_sockets
+        """Whether it may connect to host Unix sockets found below."""
 
 
-class Node(NamedTuple):
+class Node:
     """What a handle stands for."""
 
-    fd: int
-    mount: Mount
+    __slots__ = ("fd", "mount")
+
+    def __init__(self, fd: int, mount: Mount) -> None:
+        self.fd = fd
+        self.mount = mount
 
 
-class Answer(NamedTuple):
+class Answer:
     """A reply frame's content."""
 
-    payload: bytes
-    descriptor: int | None = None
-    has_more: bool = False
+    __slots__ = ("descriptor", "has_more", "payload")
+
+    def __init__(self, payload: bytes, descriptor: int | None = None, has_more: bool = False) -> None:
+        self.payload = payload
+        self.descriptor = descriptor
+        self.has_more = has_more
 
 
 class _Place:
@@ -71,18 +81,10 @@ class _Place:
         if self.mount.read_only:
             raise OSError(errno.EROFS, "read-only mount")
 
-    def detach(self) -> int:
-        """Gives the descriptor away; the place no longer closes it."""
-        if not self._owned:
-            return os.dup(self.fd)
-        self._owned = False
-        return self.fd
-
     def __enter__(self) -> _Place:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._owned:
             os.close(self.fd)
 
@@ -371,6 +373,7 @@ class Operations:
             place.check_writable()
             if flags not in (0, os.XATTR_CREATE, os.XATTR_REPLACE):
                 raise OSError(errno.EINVAL, "xattr flags")
+            _check_xattr_settable(name)
             os.setxattr(place.by_number, _xattr_name(name), value, flags)
             return Answer(b"")
 
@@ -379,6 +382,7 @@ class Operations:
             name = reader.text(protocol.MAX_NAME)
             reader.finish()
             place.check_writable()
+            _check_xattr_settable(name)
             os.removexattr(place.by_number, _xattr_name(name))
             return Answer(b"")
 
@@ -414,12 +418,14 @@ class Operations:
                 raise OSError(errno.ECONNREFUSED, "host sockets are not allowed")
             if not stat.S_ISSOCK(os.stat(place.fd).st_mode):
                 raise OSError(errno.ECONNREFUSED, "not a socket")
-            if kind not in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+            if kind not in (_socket.SOCK_STREAM, _socket.SOCK_DGRAM, _socket.SOCK_SEQPACKET):
                 raise OSError(errno.EINVAL, "socket type")
-            connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
-            with connection:
+            connection = _socket.socket(_socket.AF_UNIX, kind | _socket.SOCK_NONBLOCK)
+            try:
                 connection.connect(place.by_number)
                 return Answer(b"", connection.detach())
+            finally:
+                connection.close()
 
 
 def _pack_entry(directory_fd: int, entry: os.DirEntry[str], plus: bool) -> bytes:
@@ -427,7 +433,7 @@ def _pack_entry(directory_fd: int, entry: os.DirEntry[str], plus: bool) -> bytes
     if plus:
         try:
             attributes = packed_attributes(directory_fd, name)
-            mode, ino = protocol.Attributes._make(protocol.ATTRIBUTES.unpack(attributes))[0], entry.inode()
+            mode, ino = U32.unpack_from(attributes)[0], entry.inode()
             target = os.readlink(name, dir_fd=directory_fd) if stat.S_ISLNK(mode) else b""
             xattrs = _xattr_names(f"{directory_fd}/{entry.name}", attributes)
             return (protocol.ENTRY.pack(ino, mode >> 12, 1) + pack_text(name) + attributes + pack_text(target)
@@ -466,6 +472,12 @@ def _xattr_name(name: bytes) -> bytes:
     if not name or b"\0" in name:
         raise OSError(errno.EINVAL, "attribute name")
     return name
+
+
+def _check_xattr_settable(name: bytes) -> None:
+    """Lets only attributes through that mean nothing to the host: no file capabilities, no security labels."""
+    if not name.startswith(b"user."):
+        raise OSError(errno.EPERM, "only user attributes reach the host")
 
 
 def _check_same_mount(first: _Place, second: _Place) -> None:

