@@ -156,8 +156,8 @@ def capget(thread: Thread, header: Pointer, data: Pointer) -> int:
     if not data:
         return 0
     sets = (credentials.effective, credentials.permitted, credentials.inheritable)
-    thread.memory.write(data, b"".join(
-        abi.CAP_USER_DATA.pack(*(bits >> 32 * word & 0xFFFFFFFF for bits in sets)) for word in range(words)))  # fmt: skip
+    rows = [abi.CAP_USER_DATA.pack(*(bits >> 32 * word & 0xFFFFFFFF for bits in sets)) for word in range(words)]
+    thread.memory.write(data, b"".join(rows))
     return 0
 
 

@@ -67,6 +67,8 @@ class Process:
         self.dumpable = 1
         self.is_subreaper = False
         self.has_execed = False
+        self.thp_disabled = False
+        """Whether it wants no huge pages, PR_SET_THP_DISABLE."""
         self.parent_tid = 0
         """Which of the parent's threads made it, for __WNOTHREAD and PR_SET_PDEATHSIG."""
         self.group_exit_status: int | None = None

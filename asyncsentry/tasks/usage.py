@@ -10,11 +10,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncsentry.abi.mman_h import PROT_WRITE
 from asyncsentry.abi.resource_h import RUSAGE
 
 if TYPE_CHECKING:
+    from asyncsentry.memory.manager import MemoryManager
     from asyncsentry.platforms.base import AddressSpace
     from asyncsentry.tasks.process import Process
+    from asyncsentry.tasks.thread import Thread
 
 NS_PER_US = 1000
 US_PER_SECOND = 1_000_000
@@ -63,6 +66,14 @@ def host_cpu_ns(space: AddressSpace) -> int:
         return 0
 
 
+def resident_bytes(memory: MemoryManager) -> int:
+    """Gives an upper bound of the memory a guest uses: what it mapped and may write, or has from a file.
+
+    What the host really holds cannot be asked without opening its /proc.
+    """
+    return sum(vma.size for vma in memory.vmas if vma.prot & PROT_WRITE or vma.file is not None)
+
+
 def process_usage(process: Process) -> Usage:
     """Gives what a process has used so far, its threads that are gone included."""
     usage = Usage()
@@ -70,6 +81,16 @@ def process_usage(process: Process) -> Usage:
     if process.threads:
         memory = process.leader.memory
         usage.user_ns += max(0, host_cpu_ns(memory.space) - process.cpu_base_ns)
+        usage.max_rss_bytes = max(usage.max_rss_bytes, resident_bytes(memory))
+    return usage
+
+
+def thread_usage(thread: Thread) -> Usage:
+    """Gives what a thread has used: an even share, as a host tells nobody the clock of another's thread."""
+    usage = process_usage(thread.process)
+    count = max(1, len(thread.process.threads))
+    usage.user_ns //= count
+    usage.system_ns //= count
     return usage
 
 
