@@ -113,6 +113,7 @@ def thread_leaving(thread: Thread) -> None:
     thread.process.last_credentials = thread.credentials
     if len(thread.process.threads) == 1:
         thread.process.timers.release()
+        thread.process.signals.pending.discard(ALL_SIGNALS)
     for other in thread.process.threads.values():
         if other is not thread and shared & ~other.signal_mask and other.exit_status is None:
             other.kick()
