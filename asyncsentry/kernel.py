@@ -17,6 +17,7 @@ from asyncsentry.net.sockfs import SocketFileSystem
 from asyncsentry.net.unix_names import UnixNamespace
 from asyncsentry.sysctl import Sysctls
 from asyncsentry.tasks.futex import FutexTable
+from asyncsentry.tasks.shm import ShmTable
 from asyncsentry.tasks.signals.pending import QueuedCounts
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Kernel:
         self.boot_time_ns = self.clock.now_ns()
         self.hardware = Hardware.capture()
         """What programs are told of the processor."""
+        self.shared_memory = ShmTable(self.clock)
+        """System V shared memory segments."""
         self.network = "none"
         """``none`` or ``host``."""
         self.memory_limit: int | None = None

@@ -156,7 +156,7 @@ async def mlock(memory: MemoryManager, context: Context, address: int, length: i
         min(end, vma.end) - max(start, vma.start)
         for vma in memory.vmas.overlapping(start, end) if vma.flags & VM_LOCKED
     )  # fmt: skip
-    _check_may_lock(memory.locked_vm + end - start - already, limits, may_lock)
+    _check_may_lock(memory.locked_bytes + end - start - already, limits, may_lock)
     if start == end:
         return
     covered = memory.vmas.covers(start, end)

@@ -116,7 +116,26 @@ class MemoryManager(GuestMemory):
         return self.vmas.total
 
     @property
-    def locked_vm(self) -> int:
+    def peak_vm(self) -> int:
+        """The most bytes that were ever mapped."""
+        return self.vmas.peak
+
+    @property
+    def resident_bytes(self) -> int:
+        """An upper bound of the bytes in memory: only the host knows which pages are there.
+
+        Reserved and inaccessible memory counts nothing, a stack what Linux maps of it at first.
+        """
+        total = 0
+        for vma in self.vmas:
+            if vma.flags & abi.MAP_GROWSDOWN:
+                total += min(vma.size, _GROWTH_STEP)
+            elif vma.prot and not vma.flags & abi.MAP_NORESERVE:
+                total += vma.size
+        return total
+
+    @property
+    def locked_bytes(self) -> int:
         """Bytes the guest has locked."""
         return sum(vma.size for vma in self.vmas if vma.flags & VM_LOCKED)
 
@@ -326,7 +345,7 @@ class MemoryManager(GuestMemory):
             limit = limits.soft(RLIMIT_MEMLOCK)
             if flags & abi.MAP_LOCKED and limit == 0:
                 raise EPERM("no memory may be locked")
-            if self.locked_vm + vma.size > limit:
+            if self.locked_bytes + vma.size > limit:
                 raise EAGAIN("more locked memory than RLIMIT_MEMLOCK")
 
     def check_growth(self, size: int, is_data: bool, limits: LimitSource) -> None:

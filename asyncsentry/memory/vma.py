@@ -115,13 +115,15 @@ class Vma:
 class VmaSet:
     """Areas sorted by address, none overlapping another."""
 
-    __slots__ = ("_high", "_skipped", "_starts", "_top", "_vmas", "journal", "orphans", "total")
+    __slots__ = ("_high", "_skipped", "_starts", "_top", "_vmas", "journal", "orphans", "peak", "total")
 
     def __init__(self) -> None:
         self._vmas: list[Vma] = []
         self._starts: list[int] = []
         self.total = 0
         """Bytes in all areas."""
+        self.peak = 0
+        """The largest that :attr:`total` has been."""
         self.journal: list[tuple[int, int, list[Vma]]] = []
         """Splices since the last :meth:`begin`: index, areas put in, areas taken out."""
         self.orphans: list[MappedFile] = []
@@ -204,6 +206,7 @@ class VmaSet:
                 vma.file.references -= 1
                 if vma.file.references == 0:
                     self.orphans.append(vma.file)
+        self.peak = max(self.peak, self.total)
         self.journal.append((first, len(new), old))
 
     def replace(self, start: int, end: int, vma: Vma | None) -> None:

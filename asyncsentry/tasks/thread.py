@@ -55,6 +55,8 @@ class Thread(SignalReceiver):
         """Sent to it when the thread that made its process ends, PR_SET_PDEATHSIG."""
         self.scheduling = Scheduling()
         self.personality = 0
+        self.memory_policy = (0, 0)
+        """Mode and node mask of set_mempolicy(2), which one memory node makes idle."""
         self.clear_child_tid = 0
         """Address zeroed and futex-woken at exit, set_tid_address(2)."""
         self.robust_list = (0, 0)
