@@ -21,7 +21,7 @@ from asyncsentry import errnos
 from asyncsentry.errnos import SentryBug
 from asyncsentry.fs.gofer import protocol
 
-ANSWER_TIMEOUT_S = 60.0
+_ANSWER_TIMEOUT_S = 60.0
 _IMPORT_ROOT = str(Path(__file__).resolve().parents[3])
 _ENTRY = "import sys; sys.path.insert(0, sys.argv.pop(1)); from asyncsentry.fs.gofer.server import main; main()"
 
@@ -66,6 +66,8 @@ class Gofer:
                  process: subprocess.Popen[bytes] | None = None) -> None:
         self.mounts = tuple(mounts)
         """What it serves, by attach index."""
+        self.answer_timeout_s = _ANSWER_TIMEOUT_S
+        """How long a request may take before the gofer is given up."""
         self.trips = 0
         """Messages sent so far."""
         self._process = process
@@ -124,7 +126,7 @@ class Gofer:
         if self._closing_handles:
             handles, self._closing_handles = self._closing_handles[:4096], self._closing_handles[4096:]
             requests = [*requests, (protocol.CLOSE, b"".join(map(protocol.U32.pack, handles)))]
-        deadline = self._loop.time() + ANSWER_TIMEOUT_S
+        deadline = self._loop.time() + self.answer_timeout_s
         futures, message = [], bytearray()
         for operation, payload in requests:
             request_id, self._next_id = self._next_id, self._next_id % 0xFFFF_FFFF + 1
@@ -138,7 +140,7 @@ class Gofer:
             message += frame
         self._send(bytes(message))
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(ANSWER_TIMEOUT_S / 4, self._on_watchdog)
+            self._watchdog = self._loop.call_later(self.answer_timeout_s / 4, self._check_in_time)
         return futures[:wanted]
 
     def _send(self, message: bytes) -> None:
@@ -152,7 +154,7 @@ class Gofer:
             self._unsent.append(message)
             self._loop.add_writer(self._connection.fileno(), self._on_writable)
         except OSError as error:
-            self._fail(f"the gofer cannot be reached: {error}")
+            self._fail(_reason(error))
 
     def _on_writable(self) -> None:
         try:
@@ -162,7 +164,7 @@ class Gofer:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(f"the gofer cannot be reached: {error}")
+            self._fail(_reason(error))
             return
         self._loop.remove_writer(self._connection.fileno())
 
@@ -176,7 +178,7 @@ class Gofer:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._fail(f"the gofer cannot be reached: {error}")
+                self._fail(_reason(error))
                 return
             if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 _close_all(fds)
@@ -203,13 +205,17 @@ class Gofer:
         finally:
             _close_all(fds)
 
-    def _on_watchdog(self) -> None:
-        self._watchdog = None
+    def check_deadlines(self) -> None:
+        """Fails all requests if one is overdue."""
         now = self._loop.time()
-        if any(pending.deadline < now for pending in self._pending.values()):
-            self._fail(f"the gofer has not answered for {ANSWER_TIMEOUT_S:.0f} s")
-        elif self._pending:
-            self._watchdog = self._loop.call_later(ANSWER_TIMEOUT_S / 4, self._on_watchdog)
+        if any(pending.deadline <= now for pending in self._pending.values()):
+            self._fail(f"the gofer has not answered for {self.answer_timeout_s:g} s")
+
+    def _check_in_time(self) -> None:
+        self._watchdog = None
+        self.check_deadlines()
+        if self._pending:
+            self._watchdog = self._loop.call_later(self.answer_timeout_s / 4, self._check_in_time)
 
     def _fail(self, reason: str) -> None:
         self._disconnect(reason)
@@ -235,6 +241,10 @@ class Gofer:
         process, self._process = self._process, None
         if process is not None:
             await _wait_exit(process)
+
+
+def _reason(error: OSError) -> str:
+    return "the gofer has gone" if isinstance(error, ConnectionError) else f"the gofer cannot be reached: {error}"
 
 
 def _settle(pending: _Pending, error: int) -> None:
