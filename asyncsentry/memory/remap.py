@@ -81,7 +81,7 @@ def _resize(memory: MemoryManager, context: Context, request: Remap, limits: Lim
         grown = vma.part(vma.start, vma.end)
         grown.end = old + new_length
         memory.vmas.replace(vma.start, old + new_length, grown)
-        context.queue_host_call(HostCall(abi.SYS_MREMAP, (old, old_length, new_length, 0, 0)))
+        context.queue_host_call(HostCall(abi.SYS_MREMAP, (old, old_length, new_length, 0)))
         return old
     if not request.flags & abi.MREMAP_MAYMOVE:
         raise ENOMEM("no room to grow in place")
