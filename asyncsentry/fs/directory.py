@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asyncsentry.fs.inode import DirectoryEntry, Inode
 
 _DT_DIR = 4
+_ROWS_MAX = 2048
 
 
 class DirectoryFile(File):
@@ -44,7 +45,7 @@ class DirectoryFile(File):
         return offset
 
     async def entries_from(self, position: int) -> list[tuple[int, str, int, int]]:
-        """Gives the rows from ``position`` on."""
+        """Gives rows from ``position`` on: none at the end, and not more at once than one call can use."""
         inode = self.inode
         assert inode is not None
         if self.location is not None and self.location.dentry.unlinked:
@@ -55,7 +56,7 @@ class DirectoryFile(File):
         start = max(0, position - 2)
         rows += [
             (number, entry.name, entry.ino, entry.kind)
-            for number, entry in enumerate(self._listing[start:], start + 3)
+            for number, entry in enumerate(self._listing[start : start + _ROWS_MAX], start + 3)
         ]  # fmt: skip
         return rows
 

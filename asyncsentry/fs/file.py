@@ -41,6 +41,8 @@ class File:
     """Whether pread(2) and lseek(2) work; pipes, sockets and terminals say ESPIPE."""
     pollable = True
     """Whether epoll(7) takes it; files that are always ready say no (so do regular files and directories)."""
+    takes_one_write = False
+    """Whether a write is over once it took anything, however much was offered (eventfd)."""
     registrations: list[Registration] | None = None
     """Who is told when the file is released; kept by ``epoll.py``."""
 
@@ -121,6 +123,18 @@ class File:
         ``writable`` says a shared, writable mapping is wanted. ENODEV if it cannot be mapped, mmap(2).
         """
         raise errnos.ENODEV("cannot be mapped")
+
+    async def fallocate(self, mode: int, offset: int, length: int) -> None:
+        """Reserves, frees or shifts space; the caller has checked range and mode, fallocate(2)."""
+        raise errnos.EOPNOTSUPP("no space can be reserved")
+
+    def add_seals(self, seals: int) -> None:
+        """Adds ``F_SEAL_*``; EINVAL where there are no seals."""
+        raise errnos.EINVAL("cannot be sealed")
+
+    def get_seals(self) -> int:
+        """Gives the ``F_SEAL_*`` in force."""
+        raise errnos.EINVAL("cannot be sealed")
 
     async def sync(self, data_only: bool = False) -> None:
         """Writes content through, fsync(2)."""

@@ -83,9 +83,8 @@ async def lookup(directory: Dentry, name: str) -> Dentry:
     """Gives the dentry of a name, perhaps a negative one, asking the file system if it is not cached."""
     inode = directory.inode
     assert inode is not None
-    exclusive = inode.filesystem.exclusive
     child = directory.children.get(name)
-    if child is not None and (exclusive or child.mounts):
+    if child is not None and (inode.filesystem.exclusive or child.mounts):
         return child
     check_name(name)
     if directory.unlinked:
@@ -94,6 +93,31 @@ async def lookup(directory: Dentry, name: str) -> Dentry:
         found: Inode | None = await inode.lookup(name)
     except errnos.ENOENT:
         found = None
+    return _cache(directory, name, found)
+
+
+async def lookup_chain(directory: Dentry, names: list[str]) -> list[Dentry]:
+    """Looks up names each in the one before, in as few trips as the file system can; at least the first."""
+    inode = directory.inode
+    assert inode is not None
+    check_name(names[0])
+    if directory.unlinked:
+        return [Dentry(names[0], directory, None)]
+    chain: list[Dentry] = []
+    for name, found in zip(names, await inode.lookup_path(names), strict=False):
+        child = _cache(directory, name, found)
+        chain.append(child)
+        if found is None or child.inode is not found:
+            break
+        directory = child
+    return chain
+
+
+def _cache(directory: Dentry, name: str, found: Inode | None) -> Dentry:
+    """Enters the answer to a lookup into the cache; gives the dentry that counts."""
+    inode = directory.inode
+    assert inode is not None
+    exclusive = inode.filesystem.exclusive
     # Somebody may have changed the name while we asked; what is cached by now is newer than our answer.
     child = directory.children.get(name)
     if child is not None and (exclusive or child.mounts or child.inode is found):
@@ -175,12 +199,14 @@ def walk_cached(context: PathContext, dirfd: int, path: str, follow: bool) -> Lo
 class Walker:
     """One walk under way: where it is, and the components still to go (last first)."""
 
-    __slots__ = ("_context", "_links", "_resolve", "_root", "location", "pending", "trailing_slash")
+    __slots__ = ("_context", "_fresh", "_links", "_resolve", "_root", "location", "pending", "trailing_slash")
 
     def __init__(self, context: PathContext, dirfd: int, path: str, resolve: int = 0) -> None:
         self._context = context
         self._resolve = resolve
         self._links = 0
+        self._fresh: set[Dentry] = set()
+        """What this walk has asked about already, so that a shared file system need not be asked again."""
         self.pending: list[str] = []
         self.trailing_slash = False
         """Whether the last component was followed by a slash, so must be a directory."""
@@ -222,10 +248,24 @@ class Walker:
 
     async def child(self, name: str) -> Dentry:
         """Looks one ordinary name up where the walk stands."""
-        dentry = self.location.dentry
-        if self._resolve & RESOLVE_CACHED and name not in dentry.children:
+        directory = self.location.dentry
+        child = directory.children.get(name)
+        if child is not None and (
+            child.mounts or child in self._fresh or self.location.mount.filesystem.exclusive
+        ):
+            return child
+        if self._resolve & RESOLVE_CACHED:
             raise errnos.EAGAIN("not cached")
-        return await lookup(dentry, name)
+        names = [name]
+        for following in reversed(self.pending):
+            if following in (".", "..") or len(following) > NAME_MAX:
+                break
+            names.append(following)
+        if len(names) == 1:
+            return await lookup(directory, name)
+        chain = await lookup_chain(directory, names)
+        self._fresh.update(chain)
+        return chain[0]
 
     def enter(self, child: Dentry) -> Location:
         """Gives the location of an existing child: what is mounted there, if anything."""

@@ -21,7 +21,7 @@ from asyncsentry.abi.fcntl_h import (
     O_APPEND,
     O_NOATIME,
 )
-from asyncsentry.abi.mount_h import MS_NOATIME
+from asyncsentry.abi.mount_h import MS_NOATIME, MS_RDONLY
 from asyncsentry.abi.stat_h import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from asyncsentry.clock import CLOCK_REALTIME, Clock
 from asyncsentry.fs.access import mode_after_write
@@ -355,7 +355,7 @@ class TmpFile(File):
         self._content = inode.content
         self._credentials = credentials
         """Who opened it: decides whether writing keeps set-ID bits. ``None`` for the kernel itself."""
-        self._stamps_reads = not (flags & O_NOATIME or location.mount.flags & MS_NOATIME)
+        self._no_atime = bool(location.mount.flags & (MS_NOATIME | MS_RDONLY))
 
     @property
     def host_fd(self) -> int | None:
@@ -367,7 +367,7 @@ class TmpFile(File):
         data = self._content.read(self.position if offset is None else offset, count)
         if offset is None:
             self.position += len(data)
-        if self._stamps_reads:
+        if not (self._no_atime or self.flags & O_NOATIME):
             self.inode.accessed()
         return data
 
@@ -408,6 +408,8 @@ class TmpFile(File):
             raise errnos.EINVAL("unknown seals")
         if seals & F_SEAL_EXEC and self.inode.mode & 0o111:
             seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
+        if not self.writable:
+            raise errnos.EPERM("only a writer may seal")
         self._content.add_seals(seals)
 
     def get_seals(self) -> int:
