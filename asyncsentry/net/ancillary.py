@@ -1,6 +1,6 @@
 """Ancillary data: what travels beside the bytes of a message. See cmsg(3), unix(7).
 
-Control messages of a guest are parsed into an :class:`Ancillary` by ``syscalls/socket_messages.py``.
+Control messages of a guest are parsed into an :class:`Ancillary` by ``syscalls/socket_control.py``.
 Files in one are references owned by whoever holds it: a socket that accepts them takes them out of
 the list, and what is left in the list must be dropped.
 """
@@ -10,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from asyncsentry import errnos
+from asyncsentry.abi.socket_h import CMSGHDR
 from asyncsentry.fs.fdtable import drop
 
 if TYPE_CHECKING:
     from asyncsentry.fs.file import File
 
+_ALIGNMENT = 8
 OVERFLOW_ID = 65534
 """The user and group shown where none is known."""
 
@@ -36,6 +39,33 @@ class ControlMessage(NamedTuple):
     level: int
     type: int
     data: bytes
+
+
+def align_control(length: int) -> int:
+    """Rounds a length up to where the next control message begins."""
+    return (length + _ALIGNMENT - 1) & -_ALIGNMENT
+
+
+def split_control(content: bytes) -> list[ControlMessage]:
+    """Splits a control buffer into its messages; EINVAL if a length is wrong."""
+    messages = []
+    offset = 0
+    while offset + CMSGHDR.size <= len(content):
+        size, level, kind = CMSGHDR.unpack_from(content, offset)
+        if not CMSGHDR.size <= size <= len(content) - offset:
+            raise errnos.EINVAL(f"control message of {size} bytes")
+        messages.append(ControlMessage(level, kind, content[offset + CMSGHDR.size : offset + size]))
+        offset += align_control(size)
+    return messages
+
+
+def join_control(messages: list[ControlMessage]) -> bytes:
+    """Lays control messages out as a buffer."""
+    parts = []
+    for level, kind, data in messages:
+        size = CMSGHDR.size + len(data)
+        parts.append((CMSGHDR.pack(size, level, kind) + data).ljust(align_control(size), b"\0"))
+    return b"".join(parts)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from asyncsentry import errnos
 from asyncsentry.abi import socket_h
 from asyncsentry.net.ancillary import Caller, identity_of
+from asyncsentry.net.hostcalls import HostCalls
+from asyncsentry.net.hostinet import HostFamily
+from asyncsentry.net.hostpoll import HostPoller
 from asyncsentry.net.sockets import Socket
 from asyncsentry.net.unix import State
 from asyncsentry.net.unix_connected import ConnectedUnixSocket
@@ -58,3 +61,7 @@ class UnixFamily:
 def install_families(kernel: Kernel) -> None:
     """Fills ``kernel.socket_families``; called when the first socket is made."""
     kernel.socket_families.setdefault(socket_h.AF_UNIX, UnixFamily())
+    if kernel.network == "host":
+        poller, calls = HostPoller(), HostCalls()
+        for domain in (socket_h.AF_INET, socket_h.AF_INET6):
+            kernel.socket_families.setdefault(domain, HostFamily(domain, poller, calls))

@@ -1,9 +1,9 @@
 """Sockets: the base class of every family, and what a family is.
 
 A :class:`Socket` is an open file whose calls are *tries*, as in ``fs/file.py``: they do what can be done
-now or raise ``WouldBlock``; ``syscalls/socket_messages.py`` and ``syscalls/transfer.py`` hold the loops.
-Addresses cross this border as raw ``sockaddr`` bytes. Only what may walk a path is ``async``
-(:meth:`Socket.bind`, :meth:`Socket.find_target`, :meth:`Socket.find_receiver`); the target found is then handed to the tries.
+now or raise ``WouldBlock``; ``syscalls/socket_send.py``, ``socket_receive.py`` and ``transfer.py`` hold the loops.
+Addresses cross this border as raw ``sockaddr`` bytes. Only what may walk a path is ``async`` (:meth:`Socket.bind`,
+:meth:`Socket.find_target`, :meth:`Socket.find_receiver`); the target found is then handed to the tries.
 Families (``unix.py``, ``hostinet.py``, …) are registered in ``Kernel.socket_families``. See socket(7).
 """
 

@@ -13,19 +13,13 @@ from asyncsentry.abi import socket_h as s
 from asyncsentry.abi.capability_h import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from asyncsentry.errnos import LinuxError
 from asyncsentry.fs.fdtable import drop
-from asyncsentry.net.ancillary import Ancillary, ControlMessage, Ucred, identity_of
+from asyncsentry.net.ancillary import Ancillary, ControlMessage, Ucred, align_control, identity_of, split_control
 
 if TYPE_CHECKING:
     from asyncsentry.net.sockets import Socket
     from asyncsentry.tasks.thread import Thread
 
 _HEADER = s.CMSGHDR.size
-_ALIGNMENT = 8
-
-
-def _align(length: int) -> int:
-    return (length + _ALIGNMENT - 1) & -_ALIGNMENT
-
 
 # From the guest ----------------------------------------------------------------------------------
 
@@ -45,19 +39,6 @@ async def parse_control(thread: Thread, sock: Socket, address: int, length: int)
         await ancillary.release()
         raise
     return ancillary
-
-
-def split_control(content: bytes) -> list[ControlMessage]:
-    """Splits a control buffer into its messages; EINVAL if a length is wrong."""
-    messages = []
-    offset = 0
-    while offset + _HEADER <= len(content):
-        size, level, kind = s.CMSGHDR.unpack_from(content, offset)
-        if not _HEADER <= size <= len(content) - offset:
-            raise errnos.EINVAL(f"control message of {size} bytes")
-        messages.append(ControlMessage(level, kind, content[offset + _HEADER : offset + size]))
-        offset += _align(size)
-    return messages
 
 
 def _parse_message(thread: Thread, sock: Socket, ancillary: Ancillary, message: ControlMessage) -> None:
@@ -120,7 +101,7 @@ class ControlBuffer:
         if size > self.left:
             self.flags |= s.MSG_CTRUNC
             size = self.left
-        padded = min(_align(_HEADER + len(message.data)), self.left)
+        padded = min(align_control(_HEADER + len(message.data)), self.left)
         packed = s.CMSGHDR.pack(size, message.level, message.type) + message.data
         self.content += packed[:size].ljust(padded, b"\0")
 

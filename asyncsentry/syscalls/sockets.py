@@ -110,6 +110,9 @@ async def _accept(thread: Thread, fd: int, address: int, length: int, flags: int
     try:
         if address:
             write_address(thread, accepted.peer_name(), address, length)
+    except errnos.ENOTCONN:
+        await accepted.release()
+        raise errnos.ECONNABORTED("the peer has gone already") from None
     except LinuxError:
         await accepted.release()
         raise

@@ -91,9 +91,10 @@ async def test_nothing_to_read_is_eagain_for_those_who_do_not_wait(g):
 async def test_a_full_buffer_stops_the_writer_until_it_is_read(g):
     a, b = await g.pair(STREAM | NONBLOCK)
     total = 0
+    while g.file(a).charged < g.file(a).options.send_buffer:
+        total += await g.send(a, bytes(0x4000))
     with pytest.raises(errnos.EAGAIN):
-        while True:
-            total += await g.send(a, bytes(0x4000))
+        await g.send(a, bytes(0x4000))
     assert 150_000 < total < 300_000
     assert not g.poll(a) & POLLOUT
     while total:
@@ -359,8 +360,6 @@ async def test_calls_in_the_wrong_state(g):
         await g.send(fd, b"x", to=unix("@y"))
     a, _ = await g.pair()
     with pytest.raises(errnos.EISCONN):
-        listening = await g.listener(unix("@y"))
-        assert listening
         await g.send(a, b"x", to=unix("@y"))
     datagram = await g.socket(DGRAM)
     with pytest.raises(errnos.EOPNOTSUPP):
