@@ -37,7 +37,7 @@ def prlimit64(thread: Thread, pid: Int, resource: UInt, new_limit: Pointer, old_
     _check_may_limit(thread, process)
     old = process.limits.get(resource)
     if new is not None:
-        set_limit(process, resource, *new, thread.credentials)
+        set_limit(process, resource, new[0], new[1], thread.credentials)
     if old_limit:
         thread.memory.write_struct(old_limit, abi.RLIMIT, *old)
     return 0

@@ -65,6 +65,11 @@ class Blocker:
         if self._ending == _INTERRUPTED and interruptible:
             raise Interrupted
 
+    async def yield_now(self) -> None:
+        """Lets every other thread that is ready run first, sched_yield(2)."""
+        self._kernel.run_queue.add(self._gate)
+        await self._gate
+
     def interrupt(self) -> None:
         """Ends a wait because of a signal; a no-op if the thread does not wait."""
         self._end(_INTERRUPTED)

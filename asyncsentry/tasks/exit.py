@@ -56,12 +56,12 @@ async def finish_thread(thread: Thread, status: int) -> None:
         thread.exit_status = status
     thread_leaving(thread)
     finish_stop(process, leaving=thread)
+    if len(process.threads) == 1:
+        close_account(process)
     await _leave_memory(thread)
     await _leave_files(thread)
-    if len(process.threads) == 1:
-        if process.pid == 1:
-            await _end_sandbox_processes(thread)
-        close_account(process)
+    if len(process.threads) == 1 and process.pid == 1:
+        await _end_sandbox_processes(thread)
     await thread.context.destroy()
     await futex_pi.release_owned(thread)
     _leave_process(thread)
