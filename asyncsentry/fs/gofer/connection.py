@@ -85,16 +85,8 @@ class Gofer:
     @classmethod
     def start(cls, mounts: Sequence[HostMount]) -> Gofer:
         """Starts a gofer process that serves ``mounts`` and dies with this one."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _ENTRY, _IMPORT_ROOT, str(theirs.fileno()), str(os.getpid()),
-                 *(mount.argument for mount in mounts)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0,
-                cwd="/", env={},
-            )  # fmt: skip
-        return cls(ours, mounts, process)
+        connection, process = spawn(mounts)
+        return cls(connection, mounts, process)
 
     @property
     def pid(self) -> int | None:
@@ -241,6 +233,20 @@ class Gofer:
         process, self._process = self._process, None
         if process is not None:
             await _wait_exit(process)
+
+
+def spawn(mounts: Sequence[HostMount]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Starts a gofer process; gives our end of its socket. It has no terminal's signals and no environment."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _ENTRY, _IMPORT_ROOT, str(theirs.fileno()), str(os.getpid()),
+             *(mount.argument for mount in mounts)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0, cwd="/",
+            env={},
+        )  # fmt: skip
+    return ours, process
 
 
 def _reason(error: OSError) -> str:

@@ -322,11 +322,18 @@ class Operations:
             make(place.fd, name, mode & (_PERMISSIONS | stat.S_IFMT(mode)), target)
             fd = open_beneath(place.fd, name)
             try:
+                self._check_is_ours(fd)
                 self._give_to(str(fd), uid, gid, mode if not target else 0)
                 handle = self._keep(os.dup(fd), place.mount) if keep else 0
                 return Answer(U32.pack(handle) + packed_attributes(fd))
             finally:
                 os.close(fd)
+
+    def _check_is_ours(self, fd: int) -> None:
+        """Raises unless this is what we have just made: somebody else on the host may have put another there."""
+        made = os.stat(fd)
+        if made.st_uid != os.geteuid() or (made.st_nlink != 1 and not stat.S_ISDIR(made.st_mode)):
+            raise OSError(errno.ESTALE, "replaced meanwhile")
 
     def _give_to(self, path: str, uid: int, gid: int, mode: int) -> None:
         """Sets the owner of a new file; an ordinary user's gofer cannot, so its files stay its user's."""
