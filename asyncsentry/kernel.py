@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from asyncsentry.abi import utsname_h
+from asyncsentry.bootlog import BootLog
 from asyncsentry.clock import Clock, HostClock, RandomSource
 from asyncsentry.errnos import EEXIST, EINVAL, SentryBug
 from asyncsentry.gate import RunQueue
@@ -74,6 +76,8 @@ class Kernel:
         """What /proc asks of guest tasks and file systems cannot know; set by ``tasks/facts.py``."""
         self.host_facts: HostFacts
         """Processors and memory of the host, captured before the sandbox is confined."""
+        self.log = BootLog(utsname_h.RELEASE, utsname_h.VERSION, self.random.below)
+        """What dmesg(1) shows."""
         self.futexes = FutexTable()
         """Threads that sleep on words of guest memory."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()

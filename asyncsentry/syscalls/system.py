@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import struct
 
-from asyncsentry.abi import utsname_h
-from asyncsentry.errnos import EINVAL, EPERM
-from asyncsentry.syscalls.args import Buffer, Flags, Int, Pointer, Size
+from asyncsentry.abi import prctl_h, utsname_h
+from asyncsentry.clock import NS_PER_SECOND
+from asyncsentry.errnos import EINVAL, ENODEV, EPERM
+from asyncsentry.syscalls.args import Buffer, Flags, Int, Pointer, Size, UInt
 from asyncsentry.syscalls.registry import syscall
-from asyncsentry.tasks.credentials import CAP_SYS_ADMIN
+from asyncsentry.tasks import prctl as process_control
+from asyncsentry.tasks.credentials import CAP_SYS_ADMIN, CAP_SYSLOG
 from asyncsentry.tasks.thread import Thread
 
-SYSNAME = "Linux"
-RELEASE = "6.12.0-asyncsentry"
-VERSION = "#1 SMP PREEMPT_DYNAMIC"
-MACHINE = "x86_64"
 _RANDOM_CHUNK = 1 << 20
+PER_MASK, PER_LINUX32 = 0xFF, 0x08
+PERSONALITY_QUERY = 0xFFFFFFFF
+SYSINFO = struct.Struct("<q3Q6QHxxxxxx2QI4x")
+"""struct sysinfo: uptime, three loads, total, free, shared, buffered, swap and free swap, processes, high memory
+and free of it, unit."""
+SYSLOG_CLOSE, SYSLOG_OPEN, SYSLOG_READ, SYSLOG_READ_ALL, SYSLOG_READ_CLEAR, SYSLOG_CLEAR = range(6)
+SYSLOG_CONSOLE_OFF, SYSLOG_CONSOLE_ON, SYSLOG_CONSOLE_LEVEL, SYSLOG_SIZE_UNREAD, SYSLOG_SIZE_BUFFER = range(6, 11)
+LOG_BUFFER_SIZE = 1 << 18
 GRND_NONBLOCK, GRND_RANDOM, GRND_INSECURE = 1, 2, 4
 
 
@@ -23,7 +30,8 @@ GRND_NONBLOCK, GRND_RANDOM, GRND_INSECURE = 1, 2, 4
 def uname(thread: Thread, buffer: Pointer) -> int:
     """uname(2)."""
     kernel = thread.kernel
-    fields = (SYSNAME, kernel.hostname, RELEASE, VERSION, MACHINE, kernel.domainname)
+    machine = "i686" if thread.personality & PER_MASK == PER_LINUX32 else utsname_h.MACHINE
+    fields = (utsname_h.SYSNAME, kernel.hostname, utsname_h.RELEASE, utsname_h.VERSION, machine, kernel.domainname)
     data = b"".join(os.fsencode(field)[: utsname_h.NAME_MAX].ljust(utsname_h.FIELD_SIZE, b"\0") for field in fields)
     thread.memory.write(buffer, data)
     return 0
@@ -67,3 +75,83 @@ def getrandom(thread: Thread, buffer: Buffer, count: Size, flags: Flags) -> int:
     if wanted and not done:
         thread.memory.write(buffer, b"\0")  # raises EFAULT
     return done
+
+
+@syscall(99, errnos="EFAULT", missing="no load averages, shared, buffered or swap memory")
+def sysinfo(thread: Thread, info: Pointer) -> int:
+    """sysinfo(2)."""
+    kernel = thread.kernel
+    uptime_s = -(-(kernel.clock.now_ns() - kernel.boot_time_ns) // NS_PER_SECOND)
+    total = min(kernel.host_facts.memory_bytes, kernel.memory_limit or kernel.host_facts.memory_bytes)
+    free = min(total, kernel.host_facts.memory_free_bytes())
+    count = min(len(kernel.threads), 0xFFFF)
+    thread.memory.write_struct(info, SYSINFO, uptime_s, 0, 0, 0, total, free, 0, 0, 0, 0, count, 0, 0, 1)
+    return 0
+
+
+@syscall(135, missing="only ADDR_NO_RANDOMIZE and PER_LINUX32 have an effect")
+def personality(thread: Thread, persona: UInt) -> int:
+    """personality(2): gives the previous one."""
+    previous = thread.personality
+    if persona != PERSONALITY_QUERY:
+        thread.personality = persona
+    return previous
+
+
+@syscall(157, errnos="EBADF EFAULT EINVAL ENODEV ENOMEM EPERM",
+         missing="no PR_SET_MM_MAP, PR_SET_MDWE, PR_SCHED_CORE, PR_SET_SYSCALL_USER_DISPATCH, PR_SET_IO_FLUSHER")
+def prctl(thread: Thread, operation: Int, a: Size, b: Size, c: Size, d: Size) -> int:
+    """prctl(2)."""
+    return process_control.prctl(thread, operation, a, b, c, d)
+
+
+@syscall(158, errnos="EFAULT EINVAL ENODEV EPERM", missing="no shadow stacks, address masking or optional states")
+def arch_prctl(thread: Thread, operation: Int, address: Size) -> int:
+    """arch_prctl(2): the bases of fs and gs."""
+    context = thread.context
+    if operation in (prctl_h.ARCH_SET_FS, prctl_h.ARCH_SET_GS):
+        if address >= 1 << 47:
+            raise EPERM("not a guest address")
+        (context.set_fs_base if operation == prctl_h.ARCH_SET_FS else context.set_gs_base)(address)
+    elif operation in (prctl_h.ARCH_GET_FS, prctl_h.ARCH_GET_GS):
+        registers = context.get_registers()
+        base = registers.fs_base if operation == prctl_h.ARCH_GET_FS else registers.gs_base
+        thread.memory.write_u64(address, base)
+    elif operation == prctl_h.ARCH_GET_CPUID:
+        return 1
+    elif operation == prctl_h.ARCH_SET_CPUID:
+        if not address:
+            raise ENODEV("cpuid cannot be made to fault")
+    else:
+        raise EINVAL(f"no operation {operation:#x}")
+    return 0
+
+
+@syscall(103, errnos="EFAULT EINVAL EPERM", missing="invented boot messages; the console cannot be switched")
+def syslog(thread: Thread, action: Int, buffer: Buffer, count: Int) -> int:
+    """syslog(2): EPERM, then EINVAL."""
+    log = thread.kernel.log
+    may_read_all = not thread.kernel.sysctls.integer("kernel.dmesg_restrict")
+    if not (may_read_all and action in (SYSLOG_READ_ALL, SYSLOG_SIZE_BUFFER)):
+        credentials = thread.credentials
+        if not (credentials.has(CAP_SYSLOG) or credentials.has(CAP_SYS_ADMIN)):
+            raise EPERM("only CAP_SYSLOG reads the log")
+    if action in (SYSLOG_READ, SYSLOG_READ_ALL, SYSLOG_READ_CLEAR):
+        if not buffer or count < 0:
+            raise EINVAL("no buffer")
+        data = log.take_unread(count) if action == SYSLOG_READ else log.text()[-count:] if count else b""
+        thread.memory.write(buffer, data)
+        if action == SYSLOG_READ_CLEAR:
+            log.cleared = len(log.lines)
+        return len(data)
+    if action == SYSLOG_CLEAR:
+        log.cleared = len(log.lines)
+    elif action == SYSLOG_CONSOLE_LEVEL and not 1 <= count <= 8:
+        raise EINVAL(f"no level {count}")
+    elif action == SYSLOG_SIZE_UNREAD:
+        return log.unread_size()
+    elif action == SYSLOG_SIZE_BUFFER:
+        return LOG_BUFFER_SIZE
+    elif not SYSLOG_CLOSE <= action <= SYSLOG_CONSOLE_LEVEL:
+        raise EINVAL(f"no action {action}")
+    return 0

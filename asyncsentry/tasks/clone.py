@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from asyncsentry.memory.manager import MemoryManager
     from asyncsentry.platforms.base import Context
 
-_NAMESPACES = (abi.CLONE_NEWNS | abi.CLONE_NEWCGROUP | abi.CLONE_NEWUTS | abi.CLONE_NEWIPC | abi.CLONE_NEWUSER
-               | abi.CLONE_NEWPID | abi.CLONE_NEWNET | abi.CLONE_NEWTIME)  # fmt: skip
-
 
 @dataclass(slots=True)
 class CloneArgs:
@@ -64,7 +61,7 @@ def check_flags(args: CloneArgs) -> None:
         raise EINVAL("a thread stays in the namespaces of its process")
     if args.exit_signal > NSIG:
         raise EINVAL(f"no signal {args.exit_signal}")
-    if flags & _NAMESPACES:
+    if flags & abi.CLONE_NAMESPACES:
         raise EPERM("namespaces cannot be made")
 
 

@@ -23,6 +23,8 @@ class Scheduling:
     affinity: frozenset[int] | None = None
     """CPUs of sched_setaffinity(2); ``None`` for all there are."""
     io_priority: int = 0
+    memory_policy: tuple[int, int] = (0, 0)
+    """Mode and nodes of set_mempolicy(2)."""
     timer_slack_ns: int = DEFAULT_TIMER_SLACK_NS
     default_timer_slack_ns: int = DEFAULT_TIMER_SLACK_NS
 
