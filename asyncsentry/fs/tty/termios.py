@@ -1,0 +1,86 @@
+"""The settings of a terminal, and the three layouts in which guests exchange them. See termios(3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asyncsentry.abi import termbits_h as abi
+
+INITIAL_CHARACTERS = bytes((3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0, 0, 0))
+"""^C ^\\ DEL ^U ^D, VTIME 0, VMIN 1, ^Q ^S ^Z ^R ^O ^W ^V; 0 disables a character."""
+
+
+@dataclass(slots=True)
+class Termios:
+    """Settings; what a new terminal has is what Linux gives a pseudo-terminal's slave."""
+
+    iflag: int = abi.ICRNL | abi.IXON
+    oflag: int = abi.OPOST | abi.ONLCR
+    cflag: int = abi.B38400 | abi.CS8 | abi.CREAD
+    lflag: int = (
+        abi.ISIG | abi.ICANON | abi.ECHO | abi.ECHOE | abi.ECHOK | abi.ECHOCTL | abi.ECHOKE | abi.IEXTEN
+    )  # fmt: skip
+    line: int = 0
+    characters: bytes = field(default=INITIAL_CHARACTERS)
+    input_speed: int = 38400
+    output_speed: int = 38400
+
+    def pack(self) -> bytes:
+        """Lays it out as ``struct termios``."""
+        return abi.TERMIOS.pack(self.iflag, self.oflag, self.cflag, self.lflag, self.line, self.characters)
+
+    def pack2(self) -> bytes:
+        """Lays it out as ``struct termios2``."""
+        return abi.TERMIOS2.pack(
+            self.iflag, self.oflag, self.cflag, self.lflag, self.line, self.characters, self.input_speed,
+            self.output_speed,
+        )  # fmt: skip
+
+    def pack_old(self) -> bytes:
+        """Lays it out as ``struct termio``."""
+        flags = (value & 0xFFFF for value in (self.iflag, self.oflag, self.cflag, self.lflag))
+        return abi.TERMIO.pack(*flags, self.line, self.characters[:8])
+
+    def from_bytes(self, data: bytes) -> Termios:
+        """Gives the settings in a ``struct termios`` that a guest sent."""
+        iflag, oflag, cflag, lflag, line, characters = abi.TERMIOS.unpack(data)
+        speeds = _speeds(cflag, self.input_speed, self.output_speed)
+        return Termios(iflag, oflag, cflag, lflag, line, characters, *speeds)
+
+    def from_bytes2(self, data: bytes) -> Termios:
+        """Gives the settings in a ``struct termios2``."""
+        iflag, oflag, cflag, lflag, line, characters, input_speed, output_speed = abi.TERMIOS2.unpack(data)
+        speeds = _speeds(cflag, input_speed, output_speed)
+        return Termios(iflag, oflag, cflag, lflag, line, characters, *speeds)
+
+    def from_bytes_old(self, data: bytes) -> Termios:
+        """Gives these settings with the parts a ``struct termio`` holds changed."""
+        *flags, line, characters = abi.TERMIO.unpack(data)
+        own = (self.iflag, self.oflag, self.cflag, self.lflag)
+        iflag, oflag, cflag, lflag = (old & ~0xFFFF | new for old, new in zip(own, flags, strict=True))
+        speeds = _speeds(cflag, self.input_speed, self.output_speed)
+        return Termios(iflag, oflag, cflag, lflag, line, characters + self.characters[8:], *speeds)
+
+    def raw(self) -> Termios:
+        """Gives the settings cfmakeraw(3) makes of these."""
+        iflag = self.iflag & ~(
+            abi.IGNBRK | abi.BRKINT | abi.PARMRK | abi.ISTRIP | abi.INLCR | abi.IGNCR | abi.ICRNL | abi.IXON
+        )
+        lflag = self.lflag & ~(abi.ECHO | abi.ECHONL | abi.ICANON | abi.ISIG | abi.IEXTEN)
+        return Termios(
+            iflag, self.oflag & ~abi.OPOST, self.cflag & ~(abi.CSIZE | abi.PARENB) | abi.CS8, lflag, self.line,
+            self.characters, self.input_speed, self.output_speed,
+        )  # fmt: skip
+
+
+def _speeds(cflag: int, input_speed: int, output_speed: int) -> tuple[int, int]:
+    """Gives the speeds a CBAUD code stands for; BOTHER keeps the numbers given."""
+    code = cflag & abi.CBAUD
+    if code != abi.BOTHER:
+        output_speed = abi.SPEEDS.get(code, 38400)
+    input_code = cflag >> abi.IBSHIFT & abi.CBAUD
+    if input_code == 0:
+        input_speed = output_speed
+    elif input_code != abi.BOTHER:
+        input_speed = abi.SPEEDS.get(input_code, output_speed)
+    return input_speed, output_speed
