@@ -21,6 +21,7 @@ from asyncsentry.sysctl import Sysctls
 from asyncsentry.tasks.futex import FutexTable
 from asyncsentry.tasks.shm import ShmTable
 from asyncsentry.tasks.signals.pending import QueuedCounts
+from asyncsentry.tasks.signals.send import signal_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +71,8 @@ class Kernel:
         """How many signals each user has waiting."""
         self.sysctls = Sysctls()
         """The parameters of /proc/sys."""
-        self.signal_group: Callable[[ProcessGroup, int], None]
-        """Sends a signal of the kernel's own (SIGINT of a terminal) to a process group; set by ``tasks``."""
+        self.signal_group: Callable[[ProcessGroup, int], None] = signal_group
+        """Sends a signal of the kernel's own (SIGINT of a terminal) to a process group; for ``fs``, which is below."""
         self.task_facts: TaskFacts
         """What /proc asks of guest tasks and file systems cannot know; set by ``tasks/facts.py``."""
         self.host_facts: HostFacts

@@ -58,6 +58,11 @@ def send_to_group(group: ProcessGroup, info: SigInfo) -> None:
         send_to_process(process, _copy(info))
 
 
+def signal_group(group: ProcessGroup, signo: int) -> None:
+    """Sends a process group a signal of the kernel's own making (SIGINT from a terminal)."""
+    send_to_group(group, SigInfo(signo, abi.SI_KERNEL))
+
+
 def raise_signal(thread: Thread, signo: int) -> None:
     """Sends a thread a signal of the kernel's own making (SIGPIPE, SIGXFSZ, …)."""
     send_to_thread(thread, SigInfo(signo, abi.SI_USER, pid=thread.process.pid, uid=thread.credentials.ruid))
