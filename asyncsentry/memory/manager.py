@@ -1,11 +1,11 @@
-"""Address spaces as guests see them: mmap, munmap, mprotect and brk over a set of areas.
+"""Address spaces as guests see them: areas, and the host calls that make the host's memory match them.
 
 The host does the mapping: each change is checked here as Linux would, noted in the set of areas, and
 queued as a host call on the trapped context, which carries it out before the guest runs on. If the host
 refuses then, the change is taken back (:meth:`MemoryManager.host_call_failed`). Where several threads
 share the space each change is carried out before the next begins, under a lock: otherwise one thread's
-late munmap could hit what another has mapped meanwhile. mremap(2), madvise(2) and others are in
-``remap.py``, ``advice.py`` and ``locking.py``. See mmap(2), brk(2).
+late munmap could hit what another has mapped meanwhile. Here are munmap(2), mprotect(2) and brk(2); mmap(2)
+is in ``mapping.py``, mremap(2) in ``remap.py``, madvise(2), mlock(2) and kin in ``advice.py``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,12 @@ from types import TracebackType
 from typing import Protocol
 
 from asyncsentry.abi import mman_h as abi
-from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK
+from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK
 from asyncsentry.errnos import (
     BY_NUMBER,
     EACCES,
-    EAGAIN,
-    EEXIST,
     EINVAL,
     ENOMEM,
-    EOPNOTSUPP,
-    EOVERFLOW,
     EPERM,
     LinuxError,
 )
@@ -32,13 +28,10 @@ from asyncsentry.memory.copying import GuestMemory
 from asyncsentry.memory.layout import STACK_EXTENT_MAX, page_up
 from asyncsentry.memory.vma import (
     GUARD_GAP,
-    MAY_ALL,
     VM_DONTFORK,
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_PLATFORM,
-    MappedFile,
-    SharedAnonymous,
     Vma,
     VmaSet,
 )
@@ -54,9 +47,7 @@ from asyncsentry.platforms.base import (
 PROT_ALL = abi.PROT_READ | abi.PROT_WRITE | abi.PROT_EXEC
 MAX_MAP_COUNT = 65530
 """Areas one address space may have, /proc/sys/vm/max_map_count."""
-_LOW_32BIT, _HIGH_32BIT = 0x40000000, 0x80000000
 _HOST_FLAGS = abi.MAP_NORESERVE | abi.MAP_POPULATE | abi.MAP_NONBLOCK | abi.MAP_STACK
-_LASTING_FLAGS = abi.MAP_GROWSDOWN | abi.MAP_NORESERVE
 _GROWTH_STEP = 128 << 10
 
 
@@ -65,23 +56,6 @@ class LimitSource(Protocol):
 
     def soft(self, resource: int) -> int:
         """Gives the limit in force, ``RLIM_INFINITY`` for none."""
-
-
-class MappableFile(MappedFile, Protocol):
-    """What mmap(2) asks of a file."""
-
-    maps_as_anonymous: bool
-
-    @property
-    def readable(self) -> bool:
-        """Whether its access mode lets it be read."""
-
-    @property
-    def writable(self) -> bool:
-        """Whether its access mode lets it be written."""
-
-    def host_descriptor(self, writable: bool) -> int:
-        """Gives a host descriptor of its content; ENODEV if it cannot be mapped."""
 
 
 class MemoryManager(GuestMemory):
@@ -210,34 +184,10 @@ class MemoryManager(GuestMemory):
         self.vmas.rollback()
         self.brk = self._brk_before
 
-    # mmap ----------------------------------------------------------------------------------------
-
-    async def mmap(self, context: Context, address: int, length: int, prot: int, flags: int, limits: LimitSource,
-                   file: MappableFile | None = None, offset: int = 0, *, no_exec: bool = False,
-                   may_lock: bool = True) -> int:
-        """Maps anonymous memory or a file and gives where, with mmap(2)'s checks in Linux's order.
-
-        ``no_exec`` says the file lies on a noexec mount, ``may_lock`` that RLIMIT_MEMLOCK does not bind.
-        """
-        if not length:
-            raise EINVAL("nothing to map")
-        length = page_up(length)
-        if not 0 < length <= GUEST_ADDRESS_MAX:
-            raise ENOMEM("longer than the address space")
-        if (offset >> 12) + (length >> 12) >= 1 << 52:
-            raise EOVERFLOW("the offset overflows")
-        if len(self.vmas) >= MAX_MAP_COUNT:
-            raise ENOMEM("too many areas")
-        prot &= PROT_ALL
-        async with self.changing(context):
-            start = self._choose_address(address, length, flags)
-            template, descriptor = self._describe(start, length, prot, flags, file, offset, no_exec)
-            self._check_limits(template, limits, self._mapped_bytes(start, start + length), may_lock, flags)
-            self.map_area(context, template, flags, descriptor)
-        return start
+    # Areas ---------------------------------------------------------------------------------------
 
     def map_area(self, context: Context, vma: Vma, flags: int = 0, descriptor: int | None = None) -> None:
-        """Places an area, whatever was there, and queues its mapping; no checks (for the loader and mmap)."""
+        """Places an area, whatever was there, and queues its mapping; no checks (for the loader and ``mapping.py``)."""
         host = vma.flags & abi.MAP_TYPE | abi.MAP_FIXED | flags & _HOST_FLAGS
         if flags & abi.MAP_LOCKED:
             host |= abi.MAP_POPULATE
@@ -248,25 +198,6 @@ class MemoryManager(GuestMemory):
         self.vmas.replace(vma.start, vma.end, vma)
         arguments = (vma.start, vma.size, vma.prot, host, 0xFFFFFFFFFFFFFFFF if descriptor is None else 0, offset)
         context.queue_host_call(HostCall(abi.SYS_MMAP, arguments, descriptor))
-
-    def _choose_address(self, address: int, length: int, flags: int) -> int:
-        """Decides where a mapping goes."""
-        if flags & (abi.MAP_FIXED | abi.MAP_FIXED_NOREPLACE):
-            self.check_fixed(address, length)
-            if flags & abi.MAP_FIXED_NOREPLACE and not self.vmas.is_free(address, address + length):
-                raise EEXIST("the range is in use")
-            return address
-        if address:
-            hint = max(address & -PAGE_SIZE, GUEST_ADDRESS_MIN)
-            if hint + length <= GUEST_ADDRESS_MAX and self._is_free_with_gap(hint, hint + length):
-                return hint
-        if flags & abi.MAP_32BIT:
-            found = self.vmas.lowest_gap(length, _LOW_32BIT, _HIGH_32BIT)
-        else:
-            found = self.find_free(length)
-        if found is None:
-            raise ENOMEM("no room in the address space")
-        return found
 
     def check_fixed(self, address: int, length: int) -> None:
         """Refuses a range a guest may not place a mapping in."""
@@ -291,62 +222,10 @@ class MemoryManager(GuestMemory):
             found = self.vmas.highest_gap(length, GUEST_ADDRESS_MIN, GUEST_ADDRESS_MAX)
         return found
 
-    def _is_free_with_gap(self, start: int, end: int) -> bool:
+    def is_free_with_gap(self, start: int, end: int) -> bool:
+        """Whether a range is free and keeps clear of a stack above it."""
         following = self.vmas.next_from(start)
         return following is None or end <= following.guarded_start
-
-    def _describe(self, start: int, length: int, prot: int, flags: int, file: MappableFile | None, offset: int,
-                  no_exec: bool) -> tuple[Vma, int | None]:
-        """Checks a mapping's type against its file; gives the area and the descriptor the host maps."""
-        kind, lasting = flags & abi.MAP_TYPE, flags & _LASTING_FLAGS
-        if flags & abi.MAP_LOCKED:
-            lasting |= VM_LOCKED
-        lasting |= self.lock_future
-        if file is not None and not file.maps_as_anonymous:
-            return self._describe_file(start, length, prot, flags, file, offset, no_exec, lasting)
-        if kind == abi.MAP_SHARED:
-            if flags & abi.MAP_GROWSDOWN:
-                raise EINVAL("shared memory does not grow")
-            return Vma(start, start + length, prot, abi.MAP_SHARED | lasting, SharedAnonymous()), None
-        if kind != abi.MAP_PRIVATE:
-            raise EINVAL("neither shared nor private")
-        return Vma(start, start + length, prot, abi.MAP_PRIVATE | lasting), None
-
-    def _describe_file(self, start: int, length: int, prot: int, flags: int, file: MappableFile, offset: int,
-                       no_exec: bool, lasting: int) -> tuple[Vma, int]:
-        kind, may = flags & abi.MAP_TYPE, MAY_ALL
-        if kind not in (abi.MAP_SHARED, abi.MAP_PRIVATE, abi.MAP_SHARED_VALIDATE):
-            raise EINVAL("neither shared nor private")
-        shared = kind != abi.MAP_PRIVATE
-        if kind == abi.MAP_SHARED_VALIDATE and flags & ~abi.MAP_LEGACY_MASK & ~abi.MAP_FIXED_NOREPLACE:
-            raise EOPNOTSUPP("unknown mapping flags")
-        if shared and prot & abi.PROT_WRITE and not file.writable:
-            raise EACCES("the file is not open for writing")
-        if not file.readable:
-            raise EACCES("the file is not open for reading")
-        if no_exec:
-            if prot & abi.PROT_EXEC:
-                raise EPERM("the file lies on a noexec mount")
-            may &= ~abi.PROT_EXEC
-        descriptor = file.host_descriptor(shared and file.writable)
-        if flags & abi.MAP_GROWSDOWN:
-            raise EINVAL("files do not grow downwards")
-        if shared and not file.writable:
-            may &= ~abi.PROT_WRITE
-        vm_flags = (abi.MAP_SHARED if shared else abi.MAP_PRIVATE) | lasting
-        return Vma(start, start + length, prot, vm_flags, file, offset, may=may), descriptor
-
-    def _mapped_bytes(self, start: int, end: int) -> int:
-        return sum(min(end, vma.end) - max(start, vma.start) for vma in self.vmas.overlapping(start, end))
-
-    def _check_limits(self, vma: Vma, limits: LimitSource, replaced: int, may_lock: bool, flags: int) -> None:
-        self.check_growth(vma.size - replaced, self.is_data(vma), limits)
-        if vma.flags & VM_LOCKED and not may_lock:
-            limit = limits.soft(RLIMIT_MEMLOCK)
-            if flags & abi.MAP_LOCKED and limit == 0:
-                raise EPERM("no memory may be locked")
-            if self.locked_bytes + vma.size > limit:
-                raise EAGAIN("more locked memory than RLIMIT_MEMLOCK")
 
     def check_growth(self, size: int, is_data: bool, limits: LimitSource) -> None:
         """ENOMEM if ``size`` more bytes exceed RLIMIT_AS or, for private writable memory, RLIMIT_DATA."""
@@ -444,7 +323,7 @@ class MemoryManager(GuestMemory):
         if new_end < old_end:
             self.unmap_range(context, new_end, old_end - new_end)
         elif new_end > old_end:
-            if not self._is_free_with_gap(old_end, new_end + PAGE_SIZE):
+            if not self.is_free_with_gap(old_end, new_end + PAGE_SIZE):
                 raise ENOMEM("the heap would run into a mapping")
             self.check_growth(new_end - old_end, True, limits)
             flags = abi.MAP_PRIVATE | self.lock_future

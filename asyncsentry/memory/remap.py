@@ -10,7 +10,7 @@ from asyncsentry.errnos import EAGAIN, EFAULT, EINVAL, ENOMEM
 from asyncsentry.memory.layout import page_up
 from asyncsentry.memory.manager import MAX_MAP_COUNT, LimitSource, MemoryManager
 from asyncsentry.memory.vma import VM_LOCKED, VM_LOCKONFAULT, Vma
-from asyncsentry.platforms.base import GUEST_ADDRESS_MAX, PAGE_SIZE, Context, HostCall
+from asyncsentry.platforms.base import GUEST_ADDRESS_MAX, GUEST_ADDRESS_MIN, PAGE_SIZE, Context, HostCall
 
 _FLAGS = abi.MREMAP_MAYMOVE | abi.MREMAP_FIXED | abi.MREMAP_DONTUNMAP
 
@@ -77,7 +77,7 @@ def _resize(memory: MemoryManager, context: Context, request: Remap, limits: Lim
         return old
     vma = _area_to_move(memory, request, limits, may_lock)
     end = old + old_length
-    if old_length and end == vma.end and _has_room(memory, end, old + new_length):
+    if old_length and end == vma.end and _can_hold(memory, end, old + new_length):
         grown = vma.part(vma.start, vma.end)
         grown.end = old + new_length
         memory.vmas.replace(vma.start, old + new_length, grown)
@@ -88,16 +88,13 @@ def _resize(memory: MemoryManager, context: Context, request: Remap, limits: Lim
     return _move(memory, context, request, vma, _find_free(memory, 0, new_length))
 
 
-def _has_room(memory: MemoryManager, start: int, end: int) -> bool:
-    if end > GUEST_ADDRESS_MAX:
-        return False
-    following = memory.vmas.next_from(start)
-    return following is None or following.guarded_start >= end
+def _can_hold(memory: MemoryManager, start: int, end: int) -> bool:
+    return end <= GUEST_ADDRESS_MAX and memory.is_free_with_gap(start, end)
 
 
 def _find_free(memory: MemoryManager, hint: int, length: int) -> int:
     hint &= -PAGE_SIZE
-    if hint and memory.vmas.is_free(hint, hint + length) and _has_room(memory, hint, hint + length):
+    if hint >= GUEST_ADDRESS_MIN and _can_hold(memory, hint, hint + length):
         return hint
     found = memory.find_free(length)
     if found is None:

@@ -10,6 +10,8 @@ from asyncsentry.errnos import EBADF, EINVAL, ENOMEM, ENOSPC
 from asyncsentry.fs.file import O_PATH, File
 from asyncsentry.memory import advice as advices
 from asyncsentry.memory.layout import page_up
+from asyncsentry.memory.mapping import Mapping
+from asyncsentry.memory.mapping import mmap as map_memory
 from asyncsentry.memory.remap import Remap
 from asyncsentry.memory.remap import mremap as remap
 from asyncsentry.platforms.base import PAGE_SIZE
@@ -59,10 +61,9 @@ async def mmap(thread: Thread, address: Pointer, length: Size, prot: Size, flags
         raise ENOMEM("there are no huge pages")
     else:
         offset = Size(0)
-    return await thread.memory.mmap(
-        thread.context, address, length, with_implied_exec(thread, prot, file), flags, thread.process.limits,
-        file, offset, no_exec=is_noexec(file), may_lock=may_lock(thread),
-    )  # fmt: skip
+    prot = Size(with_implied_exec(thread, prot, file))
+    request = Mapping(address, length, prot, flags, file, offset, is_noexec(file), may_lock(thread))
+    return await map_memory(thread.memory, thread.context, request, thread.process.limits)
 
 
 @syscall(11, errnos="EINVAL ENOMEM EPERM")

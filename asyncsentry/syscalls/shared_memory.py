@@ -11,6 +11,7 @@ from asyncsentry.errnos import EINVAL, ENAMETOOLONG, ENOENT, EPERM
 from asyncsentry.fs.inode import Owner
 from asyncsentry.fs.tmpfs import memfd_file
 from asyncsentry.memory.layout import page_up
+from asyncsentry.memory.mapping import Mapping, mmap
 from asyncsentry.memory.vma import Vma
 from asyncsentry.platforms.base import GUEST_ADDRESS_MAX, PAGE_SIZE
 from asyncsentry.syscalls.args import Flags, Int, Pointer, Size
@@ -61,10 +62,9 @@ async def _attach(thread: Thread, segment: ShmSegment, address: int, flags: int)
         prot |= mman.PROT_EXEC
     attachment = ShmAttachment(segment, not flags & abi.SHM_RDONLY)
     try:
-        start = await memory.mmap(
-            thread.context, address, length, with_implied_exec(thread, prot), map_flags, thread.process.limits,
-            attachment, may_lock=may_lock(thread),
-        )  # fmt: skip
+        prot = with_implied_exec(thread, prot)
+        request = Mapping(address, length, prot, map_flags, attachment, may_lock=may_lock(thread))
+        start = await mmap(memory, thread.context, request, thread.process.limits)
     except BaseException:
         segment.attachments.discard(attachment)
         raise

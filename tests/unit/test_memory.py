@@ -11,6 +11,7 @@ from asyncsentry.memory import advice
 from asyncsentry.memory.auxv import build_stack
 from asyncsentry.memory.layout import choose_layout
 from asyncsentry.memory.manager import MemoryManager
+from asyncsentry.memory.mapping import Mapping, mmap
 from asyncsentry.memory.remap import Remap, mremap
 from asyncsentry.memory.vma import VM_LOCKED
 from asyncsentry.platforms.base import GUEST_ADDRESS_MAX, HostCall
@@ -32,8 +33,8 @@ class Guest:
 
     async def mmap(self, address: int = 0, length: int = PAGE, prot: int = RW, flags: int = ANON,
                    file: File | None = None, offset: int = 0, **options: bool) -> int:
-        start = await self.memory.mmap(
-            self.context, address, length, prot, flags, self.limits, file, offset, **options)
+        request = Mapping(address, length, prot, flags, file, offset, **options)
+        start = await mmap(self.memory, self.context, request, self.limits)
         await self.memory.flush(self.context)
         return start
 
@@ -184,7 +185,8 @@ async def test_limits_bind(guest: Guest):
 
 async def test_a_refused_host_call_takes_the_change_back(guest: Guest):
     await guest.mmap(0x100_0000, PAGE, RW, ANON | abi.MAP_FIXED)
-    await guest.memory.mmap(guest.context, 0x100_0000, 2 * PAGE, 0, ANON | abi.MAP_FIXED, guest.limits)
+    await mmap(
+        guest.memory, guest.context, Mapping(0x100_0000, 2 * PAGE, 0, ANON | abi.MAP_FIXED), guest.limits)
     guest.context.host_error = errnos.ENOMEM.errno
     assert guest.memory.host_call_failed(guest.context) == -errnos.ENOMEM.errno
     assert guest.areas() == [(0x100_0000, PAGE, RW)]
@@ -200,7 +202,7 @@ async def test_a_heap_the_host_refuses_stays_where_it_was(guest: Guest):
 
 async def test_a_change_of_shared_memory_is_done_before_the_call_returns(guest: Guest):
     guest.memory.users = 2
-    await guest.memory.mmap(guest.context, 0, PAGE, RW, ANON, guest.limits)
+    await mmap(guest.memory, guest.context, Mapping(0, PAGE, RW, ANON), guest.limits)
     assert not guest.queued()
 
 
