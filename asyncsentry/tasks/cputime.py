@@ -1,25 +1,38 @@
 """Processor time of guest threads and processes, from the host threads that run them. clock_getcpuclockid(3).
 
-A process's time is the host's process clock of its address space (``usage.py``). Linux gives thread clocks
-only to members of the same process, so a thread's time is read from ``schedstat`` of its host thread, and only
-where a process has several threads. Time this kernel spends on a guest's behalf counts for nobody.
+A process's time is the host's process clock of its address space. Linux gives thread clocks only to members of
+the same process, so a thread's time is read from ``schedstat`` of its host thread, and only where a process has
+several threads. Time this kernel spends on a guest's behalf counts for nobody.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from asyncsentry.tasks.usage import host_cpu_ns, process_usage
-
 if TYPE_CHECKING:
+    from asyncsentry.platforms.base import AddressSpace
     from asyncsentry.tasks.process import Process
     from asyncsentry.tasks.thread import Thread
 
 
+def host_cpu_ns(space: AddressSpace) -> int:
+    """Gives the processor time of the host process behind an address space; 0 if it is gone or has none."""
+    if not space.host_pid:
+        return 0
+    # A process clock is named by the complement of its pid, clock_getcpuclockid(3); CPUCLOCK_SCHED is 2.
+    try:
+        return time.clock_gettime_ns((~space.host_pid << 3) | 2)
+    except OSError:
+        return 0
+
+
 def process_cpu_ns(process: Process) -> tuple[int, int]:
     """Gives (user, system) time of a process, its dead threads included."""
-    usage = process_usage(process)
-    return usage.user_ns, usage.system_ns
+    user_ns, system_ns = process.past_usage.user_ns, process.past_usage.system_ns
+    if process.threads:
+        user_ns += max(0, host_cpu_ns(process.leader.memory.space) - process.cpu_base_ns)
+    return user_ns, system_ns
 
 
 def thread_cpu_ns(thread: Thread) -> tuple[int, int]:
@@ -45,4 +58,4 @@ def _host_thread_ns(thread: Thread) -> int:
         with open(f"/proc/{space.host_pid}/task/{thread.context.host_tid}/schedstat", "rb") as file:
             return int(file.read().split()[0])
     except OSError:
-        return host_cpu_ns(space)  # no /proc here: the sum over all threads is the closest there is
+        return host_cpu_ns(space) // max(1, len(thread.process.threads))  # no /proc here: an even share

@@ -6,12 +6,12 @@ its guest process used. Time spent in this kernel on its behalf is not known apa
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi.mman_h import PROT_WRITE
 from asyncsentry.abi.resource_h import RUSAGE
+from asyncsentry.tasks.cputime import host_cpu_ns, process_cpu_ns, thread_cpu_ns
 
 if TYPE_CHECKING:
     from asyncsentry.memory.manager import MemoryManager
@@ -55,17 +55,6 @@ class Usage:
         )  # fmt: skip
 
 
-def host_cpu_ns(space: AddressSpace) -> int:
-    """Gives the processor time of the host process behind an address space; 0 if it is gone or has none."""
-    if not space.host_pid:
-        return 0
-    # A process clock is named by the complement of its pid, clock_getcpuclockid(3); CPUCLOCK_SCHED is 2.
-    try:
-        return time.clock_gettime_ns((~space.host_pid << 3) | 2)
-    except OSError:
-        return 0
-
-
 def resident_bytes(memory: MemoryManager) -> int:
     """Gives an upper bound of the memory a guest uses: what it mapped and may write, or has from a file.
 
@@ -78,19 +67,16 @@ def process_usage(process: Process) -> Usage:
     """Gives what a process has used so far, its threads that are gone included."""
     usage = Usage()
     usage.add(process.past_usage)
+    usage.user_ns, usage.system_ns = process_cpu_ns(process)
     if process.threads:
-        memory = process.leader.memory
-        usage.user_ns += max(0, host_cpu_ns(memory.space) - process.cpu_base_ns)
-        usage.max_rss_bytes = max(usage.max_rss_bytes, resident_bytes(memory))
+        usage.max_rss_bytes = max(usage.max_rss_bytes, resident_bytes(process.leader.memory))
     return usage
 
 
 def thread_usage(thread: Thread) -> Usage:
-    """Gives what a thread has used: an even share, as a host tells nobody the clock of another's thread."""
+    """Gives what a thread has used, as far as the host tells threads apart."""
     usage = process_usage(thread.process)
-    count = max(1, len(thread.process.threads))
-    usage.user_ns //= count
-    usage.system_ns //= count
+    usage.user_ns, usage.system_ns = thread_cpu_ns(thread)
     return usage
 
 
