@@ -225,3 +225,6 @@ def test_the_gofer_keeps_no_way_back(gofer: RawGofer) -> None:
     assert Path(f"/proc/{pid}/environ").read_bytes() == b""
     status = Path(f"/proc/{pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
+    assert int(effective, 16) & ~0b11111 == 0

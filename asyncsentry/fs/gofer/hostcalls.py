@@ -1,6 +1,6 @@
-"""The host calls the gofer needs that Python's os module lacks: openat2, statx, renameat2, prctl.
+"""The host calls the gofer needs that Python's os module lacks: openat2, statx, renameat2.
 
-See openat2(2), statx(2), rename(2), prctl(2).
+See openat2(2), statx(2), rename(2).
 """
 
 from __future__ import annotations
@@ -34,10 +34,6 @@ _AT_EMPTY_PATH = 0x1000
 _STATX_WANTED = 0x7FF | 0x800  # basic fields and birth time
 _STATX = Struct("=IIQIIIHxxQQQQ" + "qIi" * 4 + "IIII")
 _buffer = ctypes.create_string_buffer(256)
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_PR_SET_NO_NEW_PRIVS = 38
 
 
 def _raise_errno() -> None:
@@ -76,20 +72,4 @@ def packed_attributes(fd: int, name: bytes = b"") -> bytes:
 def rename(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> None:
     """Renames with RENAME_NOREPLACE or RENAME_EXCHANGE."""
     if _renameat2(old_fd, old, new_fd, new, flags):
-        _raise_errno()
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Has the kernel kill this process when its parent goes; says so if it is gone already."""
-    if _libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0):
-        _raise_errno()
-    if os.getppid() != parent_pid:
-        raise SystemExit("the gofer's parent is gone")
-
-
-def lock_privileges() -> None:
-    """Gives up for ever what an exec could gain, and hides this process from others of its user."""
-    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        _raise_errno()
-    if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
         _raise_errno()

@@ -92,12 +92,12 @@ class _Place:
 class Operations:
     """The node table and the operations on it."""
 
-    def __init__(self, mounts: list[Mount], node_limit: int) -> None:
+    def __init__(self, mounts: list[Mount], node_limit: int, can_chown: bool) -> None:
         self._mounts = mounts
         self._nodes: dict[int, Node] = {number: Node(mount.fd, mount) for number, mount in enumerate(mounts, 1)}
         self._next_handle = len(mounts) + 1
         self._node_limit = node_limit
-        self._is_privileged = os.geteuid() == 0
+        self._can_chown = can_chown
         self._table: dict[int, Callable[[Reader], Answer | Iterator[Answer]]] = {
             protocol.ATTACH: self._attach, protocol.WALK: self._walk, protocol.OPEN: self._open,
             protocol.READDIR: self._readdir, protocol.READLINK: self._readlink, protocol.GETATTR: self._getattr,
@@ -337,7 +337,7 @@ class Operations:
 
     def _give_to(self, path: str, uid: int, gid: int, mode: int) -> None:
         """Sets the owner of a new file; an ordinary user's gofer cannot, so its files stay its user's."""
-        if self._is_privileged:
+        if self._can_chown:
             os.chown(path, uid, gid)
             if mode & (stat.S_ISUID | stat.S_ISGID):  # chown(2) has cleared them
                 os.chmod(path, mode & _PERMISSIONS)

@@ -14,7 +14,7 @@ import os
 import resource
 import sys
 
-from asyncsentry.fs.gofer import hostcalls, protocol
+from asyncsentry.fs.gofer import confine, protocol
 from asyncsentry.fs.gofer.operations import Answer, Mount, Operations
 from asyncsentry.fs.gofer.protocol import REPLY, U32, Malformed
 
@@ -104,15 +104,18 @@ def raise_descriptor_limit() -> int:
 
 def main() -> None:
     """Runs the gofer; the arguments are told in the module's docstring."""
-    hostcalls.die_with_parent(int(sys.argv[2]))
-    hostcalls.lock_privileges()
+    can_chown = confine.drop_capabilities()
+    confine.die_with_parent(int(sys.argv[2]))
+    confine.lock_privileges()
     connection = _socket.socket(fileno=int(sys.argv[1]))
     connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _SEND_BUFFER)
     os.set_inheritable(connection.fileno(), False)
     mounts = [open_mount(argument) for argument in sys.argv[3:]]
     os.umask(0)
     os.chdir("/proc/self/fd")
+    operations = Operations(mounts, raise_descriptor_limit(), can_chown)
+    confine.restrict_calls()
     try:
-        Server(connection, Operations(mounts, raise_descriptor_limit())).serve()
+        Server(connection, operations).serve()
     except (ConnectionError, KeyboardInterrupt):
         pass  # the sentry has gone, or the terminal says so
