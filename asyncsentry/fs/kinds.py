@@ -1,0 +1,105 @@
+"""The kinds of file systems a guest may mount by name, and the options each takes. See mount(2), tmpfs(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asyncsentry import errnos
+from asyncsentry.fs import devfs
+from asyncsentry.fs.inode import FileSystem
+from asyncsentry.fs.procfs.root import make_proc
+from asyncsentry.fs.tmpfs import TmpFileSystem
+
+Maker = Callable[[Any, dict[str, str]], Awaitable[FileSystem]]
+"""Makes an instance for a kernel from its options."""
+
+_SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_IGNORED = ("huge", "inode64", "inode32", "mpol", "noswap", "usrquota", "grpquota")
+
+
+def parse_options(data: str) -> dict[str, str]:
+    """Splits ``size=1m,mode=755`` into names and values."""
+    pairs = (item.partition("=") for item in data.split(",") if item)
+    return {name: value for name, _, value in pairs}
+
+
+def parse_size(text: str, memory: int) -> int:
+    """Reads a size with an optional suffix; a percentage is of ``memory``. EINVAL for anything else."""
+    scale = _SUFFIXES.get(text[-1:].lower())
+    if text.endswith("%"):
+        return _number(text[:-1]) * memory // 100
+    return _number(text[:-1]) * scale if scale else _number(text)
+
+
+async def make_tmpfs(kernel: Any, options: dict[str, str]) -> FileSystem:
+    """Makes a tmpfs: half the memory large unless told otherwise."""
+    memory = memory_size(kernel)
+    filesystem = TmpFileSystem(kernel.allocate_device(), kernel.clock, size=memory // 2)
+    apply_tmpfs_options(filesystem, options, memory)
+    return filesystem
+
+
+def apply_tmpfs_options(filesystem: TmpFileSystem, options: dict[str, str], memory: int) -> None:
+    """Sets what a mount or a remount of a tmpfs asks for; EINVAL for options there are not."""
+    root = filesystem.root
+    for name, value in options.items():
+        if name in ("size", "nr_blocks"):
+            size = parse_size(value, memory) * (4096 if name == "nr_blocks" else 1)
+            limit = -(-size // 4096) or None
+            if limit is not None and limit < filesystem.budget.used:
+                raise errnos.EINVAL("smaller than what it holds")
+            filesystem.budget.limit = limit
+        elif name == "nr_inodes":
+            filesystem.inodes_max = parse_size(value, memory) or None
+        elif name == "mode":
+            root.mode = root.mode & ~0o7777 | _number(value, 8) & 0o7777
+        elif name == "uid":
+            root.uid = _number(value)
+        elif name == "gid":
+            root.gid = _number(value)
+        elif name not in _IGNORED:
+            raise errnos.EINVAL(f"no tmpfs option {name!r}")
+
+
+def memory_size(kernel: Any) -> int:
+    """Gives the bytes of memory guests believe to have."""
+    limit: int | None = kernel.memory_limit
+    return limit if limit is not None else int(kernel.host_facts.memory_bytes)
+
+
+async def _make_ramfs(kernel: Any, options: dict[str, str]) -> FileSystem:
+    filesystem = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
+    filesystem.name = "ramfs"
+    apply_tmpfs_options(filesystem, {"mode": options["mode"]} if "mode" in options else {}, 0)
+    return filesystem
+
+
+async def _make_proc(kernel: Any, options: dict[str, str]) -> FileSystem:
+    return make_proc(kernel.allocate_device(), kernel)
+
+
+async def _make_devtmpfs(kernel: Any, options: dict[str, str]) -> FileSystem:
+    filesystem = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
+    filesystem.name = "devtmpfs"
+    await devfs.populate(filesystem.root)
+    return filesystem
+
+
+def _number(text: str, base: int = 10) -> int:
+    try:
+        number = int(text, base)
+    except ValueError:
+        raise errnos.EINVAL(f"{text!r} is no number") from None
+    if number < 0:
+        raise errnos.EINVAL("negative")
+    return number
+
+
+MAKERS: dict[str, Maker] = {
+    "devtmpfs": _make_devtmpfs,
+    "proc": _make_proc,
+    "ramfs": _make_ramfs,
+    "tmpfs": make_tmpfs,
+}
+"""By the name mount(2) is given."""
