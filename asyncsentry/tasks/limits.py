@@ -77,6 +77,8 @@ def set_limit(process: Process, resource: int, soft: int, hard: int, credentials
     if hard > old_hard and not credentials.has(CAP_SYS_RESOURCE):
         raise EPERM("only CAP_SYS_RESOURCE raises a hard limit")
     process.limits.set(resource, soft, hard)
+    if resource == abi.RLIMIT_CPU:
+        process.timers.cpu_limit.update()
     if resource == abi.RLIMIT_NOFILE:
         for thread in process.threads.values():
             thread.fds.limit = soft

@@ -1,4 +1,4 @@
-"""Timers of a process: setitimer(2) and timer_create(2).
+"""Timers of a process: setitimer(2), timer_create(2), and its limit of processor time.
 
 A periodic timer is set going again only when its signal is taken from the queue, and then reports how many
 periods passed meanwhile (the overrun): a guest that blocks the signal costs nothing. After Linux's
@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi import signal_h, time_h
-from asyncsentry.clock import CLOCK_MONOTONIC
+from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_CPU
+from asyncsentry.clock import CLOCK_MONOTONIC, NS_PER_SECOND
 from asyncsentry.errnos import EAGAIN, EINVAL
+from asyncsentry.tasks.cputime import process_cpu_ns
 from asyncsentry.tasks.signals.send import send_to_process, send_to_thread
 from asyncsentry.tasks.signals.siginfo import SigInfo
 from asyncsentry.tasks.timebase import Alarm, ProcessCpuTime, SystemTime, TimeBase
@@ -157,16 +159,55 @@ class PosixTimer(IntervalTimer):
         self.overrun = info.overrun = min(missed, _OVERRUN_MAX)
 
 
+class CpuLimit:
+    """RLIMIT_CPU: SIGXCPU at the soft limit and each second from then on, SIGKILL at the hard one. getrlimit(2)."""
+
+    __slots__ = ("_alarm", "_process")
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._alarm: Alarm | None = None
+
+    def update(self) -> None:
+        """Looks at the limit afresh: it, or the process, is new."""
+        if self._alarm is not None:
+            self._alarm.disarm()
+        nearest = min(self._process.limits.get(RLIMIT_CPU))
+        if nearest == RLIM_INFINITY:
+            return
+        if self._alarm is None:
+            self._alarm = Alarm(self._process.kernel, ProcessCpuTime(self._process), self._reached)
+        self._alarm.arm(max(1, nearest) * NS_PER_SECOND)
+
+    def stop(self) -> None:
+        """Forgets the limit: the process ends."""
+        if self._alarm is not None:
+            self._alarm.disarm()
+
+    def _reached(self) -> None:
+        process = self._process
+        soft, hard = process.limits.get(RLIMIT_CPU)
+        used = sum(process_cpu_ns(process)) // NS_PER_SECOND
+        if used >= hard:
+            send_to_process(process, SigInfo(signal_h.SIGKILL, signal_h.SI_KERNEL))
+            return
+        if used >= soft:
+            send_to_process(process, SigInfo(signal_h.SIGXCPU, signal_h.SI_KERNEL))
+            process.limits.set(RLIMIT_CPU, min(used + 1, hard), hard)  # as Linux does: the next one in a second
+        self.update()
+
+
 class ProcessTimers:
     """All timers of a process."""
 
-    __slots__ = ("_intervals", "_next_id", "_process", "posix")
+    __slots__ = ("_intervals", "_next_id", "_process", "cpu_limit", "posix")
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._intervals: dict[int, ProcessInterval] = {}
         self.posix: dict[int, PosixTimer] = {}
         self._next_id = 0
+        self.cpu_limit = CpuLimit(process)
 
     def interval(self, which: int) -> ProcessInterval:
         """Gives one of the timers of setitimer(2), made at first use."""
@@ -219,5 +260,6 @@ class ProcessTimers:
     def release(self) -> None:
         """Stops everything: the process ends."""
         self.reset_on_exec()
+        self.cpu_limit.stop()
         for timer in self._intervals.values():
             timer.set(None, 0)

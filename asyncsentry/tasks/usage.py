@@ -89,3 +89,4 @@ def close_account(process: Process) -> None:
 def open_account(process: Process, space: AddressSpace) -> None:
     """Starts to count in a new address space (fork, execve)."""
     process.cpu_base_ns = host_cpu_ns(space)
+    process.timers.cpu_limit.update()

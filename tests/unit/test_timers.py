@@ -120,7 +120,8 @@ async def test_timer_create_refuses_what_linux_refuses() -> None:
     thread = guest.thread
     for event, clock_id, expected in (
         ((0, 65, 0, 0), 1, EINVAL), ((0, 10, 7, 0), 1, EINVAL), ((0, 10, 4, 4000), 1, EINVAL),
-        ((0, 10, 0, 0), 77, EINVAL), ((0, 10, 0, 0), 4, EOPNOTSUPP), ((0, 10, 4, 100), 1, None), ((0, 0, 1, 0), 2, None),
+        ((0, 10, 0, 0), 77, EINVAL), ((0, 10, 0, 0), 4, EOPNOTSUPP),
+        ((0, 10, 4, 100), 1, None), ((0, 0, 1, 0), 2, None),
     ):  # fmt: skip
         guest.memory.write(A, signal_h.SIGEVENT.pack(*event))
         assert error_of(timers.timer_create, thread, clock_id, A, A + 128) is expected
@@ -252,3 +253,19 @@ async def test_a_guest_wakes_from_pause_when_its_alarm_rings() -> None:
         assert isinstance(process.timers, ProcessTimers)
         sandbox.clock.advance(60 * NS_PER_SECOND)
     assert seen == [signal_h.SIGALRM]
+
+
+async def test_the_limit_of_processor_time_warns_every_second_and_then_kills() -> None:
+    guest = await blocking_guest()
+    process = guest.thread.process
+    guest.kernel.processes[process.pid] = process
+    process.limits.set(0, 2, 4)
+    process.timers.cpu_limit.update()
+    seen = []
+    for second in range(1, 6):
+        process.past_usage.user_ns = second * NS_PER_SECOND
+        guest.clock.advance(2 * NS_PER_SECOND)
+        while (info := take(guest)) is not None:
+            seen.append((second, info.signo))
+    assert seen == [(2, signal_h.SIGXCPU), (3, signal_h.SIGXCPU)]
+    assert guest.thread.pending_signals == 1 << signal_h.SIGKILL - 1

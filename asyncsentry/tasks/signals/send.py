@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from asyncsentry.abi import signal_h as abi
 from asyncsentry.abi.resource_h import RLIMIT_SIGPENDING
 from asyncsentry.errnos import EAGAIN
+from asyncsentry.tasks.cputime import process_cpu_ns
 from asyncsentry.tasks.signals.actions import ALL_SIGNALS, CONTINUE_SIGNAL, STOP_SIGNALS, UNBLOCKABLE, bit
 from asyncsentry.tasks.signals.siginfo import SigInfo
-from asyncsentry.tasks.usage import process_usage
 from asyncsentry.waiter import POLLIN, READABLE
 
 if TYPE_CHECKING:
@@ -198,6 +198,6 @@ def _child_info(process: Process, signo: int, code: int) -> SigInfo:
         abi.CLD_EXITED: wait_status >> 8 & 0xFF, abi.CLD_KILLED: wait_status & 0x7F, abi.CLD_DUMPED: wait_status & 0x7F,
         abi.CLD_CONTINUED: abi.SIGCONT,
     }.get(code, process.stop_signal)  # fmt: skip
-    usage = process_usage(process)
-    return SigInfo(signo, code, pid=process.pid, uid=process.credentials.ruid, status=status, utime=usage.user_ns,
-                   stime=usage.system_ns)
+    user_ns, system_ns = process_cpu_ns(process)
+    return SigInfo(signo, code, pid=process.pid, uid=process.credentials.ruid, status=status, utime=user_ns,
+                   stime=system_ns)
