@@ -12,8 +12,8 @@ from asyncsentry.tasks.groups import find_thread
 from asyncsentry.tasks.ids import check_may_attach
 from asyncsentry.tasks.thread import Thread
 
-_UNSHARABLE = (sched_h.CLONE_NAMESPACES | sched_h.CLONE_FS | sched_h.CLONE_FILES | sched_h.CLONE_SIGHAND | sched_h.CLONE_VM
-               | sched_h.CLONE_THREAD | sched_h.CLONE_SYSVSEM)  # fmt: skip
+_UNSHARABLE = (sched_h.CLONE_NAMESPACES | sched_h.CLONE_FS | sched_h.CLONE_FILES | sched_h.CLONE_SIGHAND
+               | sched_h.CLONE_VM | sched_h.CLONE_THREAD | sched_h.CLONE_SYSVSEM)  # fmt: skip
 KCMP_FILE, KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_IO, KCMP_SYSVSEM = range(7)
 
 

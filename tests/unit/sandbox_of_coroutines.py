@@ -7,13 +7,19 @@ from types import TracebackType
 from typing import Any
 
 import asyncsentry.syscalls.futex
+import asyncsentry.syscalls.identity
 import asyncsentry.syscalls.kill
+import asyncsentry.syscalls.limits
+import asyncsentry.syscalls.numa
 import asyncsentry.syscalls.processes
+import asyncsentry.syscalls.scheduling
+import asyncsentry.syscalls.sharing
 import asyncsentry.syscalls.signals
 import asyncsentry.syscalls.system
 from asyncsentry.clock import VirtualClock
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.fdtable import FdTable
+from asyncsentry.fs.hostfacts import HostFacts
 from asyncsentry.kernel import Kernel
 from asyncsentry.memory.manager import MemoryManager
 from asyncsentry.platforms.fake import ARENA, FakeContext, FakePlatform, Program
@@ -36,6 +42,7 @@ class Sandbox:
         self.platform = FakePlatform()
         self.kernel = Kernel(self.platform, self.clock)  # type: ignore[arg-type]
         self.kernel.dispatch = Dispatch()
+        self.kernel.host_facts = HostFacts(cpu_count=2)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
