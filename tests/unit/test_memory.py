@@ -9,6 +9,7 @@ from asyncsentry.abi.resource_h import RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, R
 from asyncsentry.fs.file import File
 from asyncsentry.memory import advice
 from asyncsentry.memory.auxv import build_stack
+from asyncsentry.memory.forced import read_forced, write_forced
 from asyncsentry.memory.layout import choose_layout
 from asyncsentry.memory.manager import MemoryManager
 from asyncsentry.memory.mapping import Mapping, mmap
@@ -359,3 +360,21 @@ def test_a_stack_holds_arguments_environment_and_auxiliary_vector():
     assert string(auxv[31]) == b"/bin/a"
     assert string(auxv[15]) == b"x86_64"
     assert stack.content[auxv[25] - stack.pointer :][:16] == b"R" * 16
+
+
+async def test_a_debugger_reaches_protected_memory(guest: Guest):
+    start = await guest.mmap(length=2 * PAGE, prot=abi.PROT_READ)
+    await guest.mmap(start + PAGE, PAGE, abi.PROT_NONE, ANON | abi.MAP_FIXED)
+    memory, context = guest.memory, guest.context
+    await write_forced(memory, context, start + PAGE - 2, b"data")
+    assert await read_forced(memory, context, start + PAGE - 2, 4) == b"data"
+    for address in (start, start + PAGE):
+        with pytest.raises(errnos.EFAULT):
+            memory.write(address, b"x")
+    with pytest.raises(errnos.EFAULT):
+        memory.read(start + PAGE, 1)
+    with pytest.raises(errnos.EIO):
+        await read_forced(memory, context, start + PAGE, 2 * PAGE)
+    shared = await guest.mmap(prot=abi.PROT_READ, flags=abi.MAP_SHARED | abi.MAP_ANONYMOUS)
+    with pytest.raises(errnos.EIO):
+        await write_forced(memory, context, shared, b"x")
