@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from asyncsentry import syscalls
-from asyncsentry.errnos import SentryBug
+from asyncsentry.abi.fcntl_h import AT_FDCWD
+from asyncsentry.errnos import ENOENT, SentryBug
 from asyncsentry.fs import devfs
 from asyncsentry.fs.devices import DeviceRegistry
+from asyncsentry.fs.fdtable import FdTable
 from asyncsentry.fs.gofer.client import GoferFileSystem
 from asyncsentry.fs.gofer.connection import Gofer, HostMount
 from asyncsentry.fs.hostfacts import HostFacts
@@ -20,6 +22,7 @@ from asyncsentry.fs.tmpfs import TmpFileSystem
 from asyncsentry.kernel import Kernel
 from asyncsentry.syscalls.dispatch import Dispatch
 from asyncsentry.tasks.credentials import Credentials
+from asyncsentry.tasks.fscontext import FsContext
 
 if TYPE_CHECKING:
     from asyncsentry.clock import Clock, RandomSource
@@ -125,13 +128,10 @@ async def boot(configuration: Configuration) -> Machine:
     return Machine(kernel, gofer)
 
 
-class _Mounter:
-    """The path context that boot walks with: root, all powers."""
+class Mounter:
+    """The path context of the kernel itself: the sandbox's root, all powers."""
 
     def __init__(self, kernel: Kernel) -> None:
-        from asyncsentry.fs.fdtable import FdTable
-        from asyncsentry.tasks.fscontext import FsContext
-
         self.kernel = kernel
         self.fs = FsContext(kernel.mounts.root, kernel.mounts.root, 0)
         self.credentials = Credentials()
@@ -145,7 +145,7 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
         upper = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
         root = OverlayFileSystem(kernel.allocate_device(), root, upper)
     kernel.mounts = MountNamespace(root, source="overlay" if is_overlaid else "root")
-    mounter = _Mounter(kernel)
+    mounter = Mounter(kernel)
     proc = make_proc(kernel.allocate_device(), kernel)
     await _mount(mounter, "/proc", proc, "proc")
     dev = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
@@ -157,10 +157,7 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
         await _mount(mounter, volume.target, filesystem, volume.source)
 
 
-async def _mount(mounter: _Mounter, target: str, filesystem: FileSystem, source: str) -> None:
-    from asyncsentry.abi.fcntl_h import AT_FDCWD
-    from asyncsentry.errnos import ENOENT
-
+async def _mount(mounter: Mounter, target: str, filesystem: FileSystem, source: str) -> None:
     try:
         location = await resolve(mounter, AT_FDCWD, target)
     except ENOENT:

@@ -129,6 +129,10 @@ class SystrapContext:
         self.is_trapped = False
         self.pending_calls = 0
         lib.hub_answer(self._hub, self.slot, ACTION_REPORT, self.platform.stub_spin_us)
+        return await self.results()
+
+    async def results(self) -> list[int]:
+        """Waits for the results of a flush under way; once more, if the first wait was cancelled."""
         while not self.is_trapped and not self.space.is_dead:
             await self.gate
         self._drop_lent()

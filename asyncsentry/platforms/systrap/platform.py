@@ -309,8 +309,7 @@ class SystrapPlatform:
         lib.slot_reset(self.hub, child.slot)
         self._birth = (parent, child, flags)
         try:
-            parent._add_call(call, [flags, stack])
-            host_id = (await parent.flush())[-1]
+            host_id = await self._make(parent, call, flags, stack)
             if host_id < 0:
                 raise errnos.EAGAIN(f"the host made no guest thread: {os.strerror(-host_id)}")
             if call == lib.CALL_FORK:
@@ -322,6 +321,21 @@ class SystrapPlatform:
         finally:
             self._birth = None
         return child
+
+    async def _make(self, parent: SystrapContext, call: int, flags: int, stack: int) -> int:
+        """Has the parent make the host thread or process; gives its number or ``-errno``.
+
+        Once asked for, it is seen through even if we are cancelled: a process nobody has noted nobody would reap.
+        """
+        parent._add_call(call, [flags, stack])
+        try:
+            return (await parent.flush())[-1]
+        except asyncio.CancelledError:
+            host_id = (await parent.results())[-1]
+            if call == lib.CALL_FORK and host_id > 0:
+                assert self._birth is not None
+                self._watch(self._birth[1].space, host_id)
+            raise
 
     def _is_newborn(self, tid: int) -> bool:
         """Whether a thread nobody knows is the one being born, not one that should have exited long ago."""

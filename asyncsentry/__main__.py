@@ -1,0 +1,7 @@
+"""``python -m asyncsentry`` is the command line."""
+
+import sys
+
+from asyncsentry.cli import main
+
+sys.exit(main())

@@ -1,0 +1,133 @@
+"""``asyncsentry do``: run one command in a sandbox, as if it ran directly.
+
+Standard streams are the caller's own. On a terminal the guest gets a terminal of the sandbox in its place, and
+ours is in raw mode meanwhile: Ctrl-C, Ctrl-Z and window sizes are the guest's affair then. Otherwise signals we get are
+passed on to the command's process group.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from asyncsentry import loop
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Reads the verb's arguments."""
+    parser = argparse.ArgumentParser(prog="asyncsentry do", description="Run a command in a sandbox.")
+    parser.add_argument("--root", default="/", metavar="DIR", help="root file system (default: /)")
+    parser.add_argument("--volume", action="append", default=[], metavar="SRC:DST[:ro]",
+                        help="share a host directory or file with the sandbox")
+    parser.add_argument("--network", choices=("host", "none"), default="none")
+    parser.add_argument("--env", action="append", default=[], metavar="K=V", help="set a variable; K alone passes ours on")
+    parser.add_argument("--cwd", default=None, metavar="DIR", help="working directory in the sandbox")
+    parser.add_argument("--user", default=None, metavar="UID[:GID]")
+    parser.add_argument("--hostname", default="asyncsentry")
+    parser.add_argument("--platform", choices=("systrap", "ptrace"), default="systrap")
+    parser.add_argument("--overlay", choices=("memory", "none"), default="memory",
+                        help="where changes to the root file system go")
+    parser.add_argument("--memory", default=None, metavar="N[k|m|g]", help="memory the sandbox shows its programs")
+    parser.add_argument("--strace", action="store_true", help="print system calls on standard error")
+    parser.add_argument("--plain-asyncio", action="store_true", help="run on asyncio's own event loop, not uvloop")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
+    options = parser.parse_args(arguments)
+    if options.command[:1] == ["--"]:
+        del options.command[0]
+    if not options.command:
+        parser.error("no command given: asyncsentry do [options] -- CMD …")
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb; gives the exit status."""
+    options = parse(arguments)
+    logging.basicConfig(format="asyncsentry: %(message)s", level=logging.ERROR)
+    try:
+        return loop.run(_do(options), plain=options.plain_asyncio)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:
+        logging.getLogger("asyncsentry").debug("cause", exc_info=True)
+        return _complain(f"{error}" or type(error).__name__, FAILED)
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"asyncsentry: {text}", file=sys.stderr)
+    return status
+
+
+def _size(text: str | None) -> int | None:
+    if text is None:
+        return None
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    factor = units.get(text[-1:].lower(), 1)
+    return int(text[:-1] if factor > 1 else text) * factor
+
+
+def _user(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return os.getuid(), os.getgid()
+    uid, _, gid = text.partition(":")
+    return int(uid), int(gid or uid)
+
+
+def _environment(settings: Sequence[str]) -> dict[str, str]:
+    environment = dict(os.environ)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if equals:
+            environment[name] = value
+    return environment
+
+
+async def _do(options: argparse.Namespace) -> int:
+    from asyncsentry.sandbox import Sandbox
+
+    try:
+        memory, user = _size(options.memory), _user(options.user)
+    except ValueError as error:
+        return _complain(f"bad --memory or --user: {error}", 2)
+    sandbox = Sandbox(options.root, options.network, volumes=options.volume, hostname=options.hostname,
+                      platform=options.platform, overlay=options.overlay, memory=memory)
+    async with sandbox:
+        if options.strace:
+            from asyncsentry.syscalls.strace import Strace
+
+            sandbox.kernel.dispatch.instruments.append(Strace(sys.stderr))
+        with ExitStack() as stack:
+            return await _run(sandbox, options, user, stack)
+
+
+async def _run(sandbox: object, options: argparse.Namespace, user: tuple[int, int], stack: ExitStack) -> int:
+    from asyncsentry.sandbox import Sandbox
+
+    assert isinstance(sandbox, Sandbox)
+    streams: dict[str, object] = {}
+    if os.isatty(0):
+        from asyncsentry.control.terminal import attach_terminal
+
+        streams = attach_terminal(sandbox, stack)
+    cwd = options.cwd or ("/" if options.root != "/" else os.getcwd())
+    try:
+        process = await sandbox.spawn(options.command, env=_environment(options.env), cwd=cwd, user=user,
+                                      **streams)  # type: ignore[arg-type]  # a terminal gives all of them
+    except FileNotFoundError:
+        return _complain(f"{options.command[0]}: not found in the sandbox", NOT_FOUND)
+    except OSError as error:
+        return _complain(f"{options.command[0]}: cannot be run: {(error.strerror or '').lower()}", NOT_EXECUTABLE)
+    running = asyncio.get_running_loop()
+    for signo in FORWARDED:
+        running.add_signal_handler(signo, process.signal_group, signo)
+        stack.callback(running.remove_signal_handler, signo)
+    await process.wait()
+    return process.exit_code or 0
