@@ -34,11 +34,14 @@ ALWAYS = POLLERR | POLLHUP
 
 
 class Waiter:
-    """One interest in a queue: ``callback(mask)`` runs when any bit of ``mask`` becomes ready."""
+    """One interest in a queue: ``callback(mask)`` runs when any bit of ``mask`` becomes ready.
+
+    The callback of an exclusive waiter may answer ``False``: nobody was waiting there, tell the next one too.
+    """
 
     __slots__ = ("callback", "exclusive", "mask")
 
-    def __init__(self, callback: Callable[[int], None], mask: int, exclusive: bool = False) -> None:
+    def __init__(self, callback: Callable[[int], object], mask: int, exclusive: bool = False) -> None:
         self.callback = callback
         self.mask = mask
         self.exclusive = exclusive
@@ -71,8 +74,15 @@ class WaitQueue:
         exclusive_woken = False
         for waiter in tuple(self._waiters):
             if waiter.mask & mask and not (waiter.exclusive and exclusive_woken):
-                exclusive_woken = exclusive_woken or waiter.exclusive
-                waiter.callback(mask)
+                if waiter.callback(mask) is not False and waiter.exclusive:
+                    exclusive_woken = True
+
+    def wanted(self) -> int:
+        """Gives the bits anybody waits for."""
+        mask = 0
+        for waiter in self._waiters or ():
+            mask |= waiter.mask
+        return mask
 
     def __bool__(self) -> bool:
         return bool(self._waiters)

@@ -1,0 +1,273 @@
+"""Descriptors of the host that a guest inherits: standard streams that are pipes, files, sockets or devices.
+
+The host's open description is shared with whoever started us, so its O_NONBLOCK flag is never touched:
+each transfer asks not to wait (``RWF_NOWAIT``), or, where the host's file does not know that, only happens
+after poll(2) said yes. Readiness comes from a private epoll instance, which is what the event loop watches:
+libuv would set O_NONBLOCK on the descriptor itself. Files epoll does not take are always ready. See epoll(7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import select
+import stat as stat_bits
+from collections.abc import Awaitable
+from typing import Final
+
+from asyncsentry import errnos
+from asyncsentry.abi.ioctls_h import FIONREAD
+from asyncsentry.fs.anon import AnonInode, InternalFileSystem, store_int
+from asyncsentry.fs.file import O_ACCMODE, O_APPEND, File
+from asyncsentry.fs.inode import Stat
+from asyncsentry.waiter import (
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLOUT,
+    POLLPRI,
+    POLLRDHUP,
+    READABLE,
+    WRITABLE,
+    Waiter,
+    WaitQueue,
+)
+
+HOST_FS: Final = InternalFileSystem("hostfs", 0x00C0FFEE, os.makedev(0, 0xFFF05))
+"""What fstat(2) tells inherited files live in; constant and never mounted."""
+READ_MAX = 1 << 18
+SAFE_WRITE = 4096
+"""What a host pipe that polls writable takes without blocking (PIPE_BUF)."""
+_WATCHED = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLERR | POLLHUP
+
+
+class HostInode(AnonInode):
+    """The inode of a host descriptor; its attributes are asked of the host."""
+
+    def __init__(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        super().__init__(HOST_FS, status.st_ino, status.st_mode)
+        self.descriptor = descriptor
+        self.uid, self.gid = status.st_uid, status.st_gid
+
+    def stat(self) -> Stat:
+        """Gives the host's attributes, but not its device numbers."""
+        status = os.fstat(self.descriptor)
+        return Stat(
+            self.filesystem.device, status.st_ino, status.st_mode, status.st_nlink, self.uid, self.gid, status.st_rdev,
+            status.st_size, status.st_blocks, status.st_blksize, status.st_atime_ns, status.st_mtime_ns,
+            status.st_ctime_ns, 0,
+        )  # fmt: skip
+
+
+class _StreamQueue(WaitQueue):
+    """A queue that lets its file watch the host only while somebody waits."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: HostStreamFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def add(self, waiter: Waiter) -> None:
+        """Adds a waiter and has the host watched."""
+        super().add(waiter)
+        self._file.watch()
+
+
+class HostStreamFile(File):
+    """One inherited descriptor. ``owned`` says whether it is closed with the file."""
+
+    def __init__(self, descriptor: int, owned: bool = False) -> None:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
+        super().__init__(HostInode(descriptor), flags)
+        self.descriptor = descriptor
+        self.owned = owned
+        kind = stat_bits.S_IFMT(os.fstat(descriptor).st_mode)
+        self.is_regular = kind in (stat_bits.S_IFREG, stat_bits.S_IFBLK)
+        self.seekable = self.is_regular
+        self.pollable = not self.is_regular
+        self.queue = _StreamQueue(self)
+        self._kind = kind
+        self._no_wait = True
+        """Whether the host's file may still know RWF_NOWAIT."""
+        self._always_ready = self.is_regular
+        self._epoll: select.epoll | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_watching = False
+
+    def describe(self) -> str:
+        """Gives e.g. ``pipe:[7]``; the host's paths are not the guest's business."""
+        kinds = {stat_bits.S_IFIFO: "pipe", stat_bits.S_IFSOCK: "socket", stat_bits.S_IFCHR: "device"}
+        assert self.inode is not None
+        return f"{kinds.get(self._kind, 'file')}:[{self.inode.ino}]"
+
+    # Transfers ------------------------------------------------------------------------------------
+
+    def try_read(self, count: int, offset: int | None = None) -> bytes:
+        """Reads what the host has now."""
+        if not count:
+            return b""
+        try:
+            data = self._read(min(count, READ_MAX) if not self.is_regular else count, offset)
+        except BlockingIOError:
+            self.watch()
+            raise errnos.WouldBlock from None
+        except OSError as error:
+            raise errnos.from_host(error) from None
+        self.watch()
+        return data
+
+    def _read(self, count: int, offset: int | None) -> bytes:
+        if offset is not None:
+            return os.pread(self.descriptor, count, offset)
+        if self.is_regular:
+            return os.read(self.descriptor, count)
+        if self._no_wait:
+            buffer = bytearray(count)
+            try:
+                return bytes(buffer[: os.preadv(self.descriptor, [buffer], -1, os.RWF_NOWAIT)])
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ESPIPE, errno.EINVAL):
+                    raise
+                self._no_wait = False
+        if not self._poll_host() & (POLLIN | POLLHUP | POLLERR):
+            raise BlockingIOError
+        return os.read(self.descriptor, count)
+
+    def try_write(self, data: bytes, offset: int | None = None) -> int:
+        """Writes what the host takes now."""
+        if not data:
+            return 0
+        try:
+            written = self._write(data, offset)
+        except BlockingIOError:
+            self.watch()
+            raise errnos.WouldBlock from None
+        except OSError as error:
+            raise errnos.from_host(error) from None
+        self.watch()
+        return written
+
+    def _write(self, data: bytes, offset: int | None) -> int:
+        if offset is not None:
+            return os.pwrite(self.descriptor, data, offset)
+        if self.is_regular:
+            return os.write(self.descriptor, data)
+        if self._no_wait:
+            try:
+                return os.pwritev(self.descriptor, [data], -1, os.RWF_NOWAIT)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ESPIPE, errno.EINVAL):
+                    raise
+                self._no_wait = False
+        if not self._poll_host() & (POLLOUT | POLLHUP | POLLERR):
+            raise BlockingIOError
+        return os.write(self.descriptor, data[:SAFE_WRITE])
+
+    # Readiness ------------------------------------------------------------------------------------
+
+    def _poll_host(self) -> int:
+        poller = select.poll()
+        poller.register(self.descriptor, _WATCHED)
+        ready = poller.poll(0)
+        return ready[0][1] if ready else 0
+
+    def poll(self) -> int:
+        """Asks the host what holds now."""
+        if self._always_ready:
+            return READABLE | WRITABLE
+        mask = self._poll_host()
+        self.watch()
+        mask |= READABLE if mask & POLLIN else 0
+        return mask | (WRITABLE if mask & POLLOUT else 0)
+
+    def watch(self) -> None:
+        """Has the next change on the host announced, if somebody waits for one."""
+        if self._always_ready or self._is_watching or not self.queue:
+            return
+        events = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP
+        if not self.queue.wanted() & (POLLOUT | WRITABLE):
+            events &= ~select.EPOLLOUT
+        if self._epoll is None:
+            self._open_epoll(events)
+        else:
+            self._epoll.modify(self.descriptor, events | select.EPOLLONESHOT)
+        self._is_watching = self._epoll is not None
+
+    def _open_epoll(self, events: int) -> None:
+        epoll = select.epoll()
+        try:
+            epoll.register(self.descriptor, events | select.EPOLLONESHOT)
+        except PermissionError:  # a file epoll does not take is always ready
+            epoll.close()
+            self._always_ready = True
+            self.queue.notify(READABLE | WRITABLE)
+            return
+        self._epoll = epoll
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(epoll.fileno(), self._host_changed)
+
+    def _host_changed(self) -> None:
+        assert self._epoll is not None
+        ready = self._epoll.poll(0)
+        if not ready:
+            return
+        self._is_watching = False
+        mask = ready[0][1]
+        mask |= READABLE if mask & POLLIN else 0
+        mask |= WRITABLE if mask & POLLOUT else 0
+        self.queue.notify(mask)
+
+    # The rest -------------------------------------------------------------------------------------
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Moves the position that is shared with the host."""
+        if not self.seekable:
+            raise errnos.ESPIPE("a stream has no position")
+        try:
+            return os.lseek(self.descriptor, offset, whence)
+        except OSError as error:
+            raise errnos.from_host(error) from None
+
+    def unread(self, data: bytes) -> None:
+        """Goes back in a regular file; what came from a stream is lost."""
+        if self.seekable:
+            os.lseek(self.descriptor, -len(data), os.SEEK_CUR)
+
+    def ioctl(self, thread: object, request: int, argument: int) -> int | Awaitable[int]:
+        """Answers FIONREAD; inherited files are no terminals to the guest."""
+        if request != FIONREAD:
+            raise errnos.ENOTTY(f"no ioctl {request:#x} here")
+        try:
+            answer = fcntl.ioctl(self.descriptor, FIONREAD, bytes(4))
+        except OSError as error:
+            raise errnos.from_host(error) from None
+        return store_int(thread, argument, int.from_bytes(answer, "little"))
+
+    def host_descriptor(self, writable: bool) -> int:
+        """Gives the descriptor of a regular file."""
+        if not self.is_regular:
+            raise errnos.ENODEV("a stream cannot be mapped")
+        return self.descriptor
+
+    async def sync(self, data_only: bool = False) -> None:
+        """Writes a regular file through."""
+        if not self.is_regular:
+            raise errnos.EINVAL("nothing to sync")
+        try:
+            os.fsync(self.descriptor)
+        except OSError as error:
+            raise errnos.from_host(error) from None
+
+    async def release(self) -> None:
+        """Stops watching; closes the descriptor if it is ours."""
+        if self._epoll is not None and self._loop is not None:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
+        self._always_ready = True
+        if self.owned:
+            os.close(self.descriptor)
