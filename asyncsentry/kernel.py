@@ -14,11 +14,14 @@ from asyncsentry.bootlog import BootLog
 from asyncsentry.clock import Clock, HostClock, RandomSource
 from asyncsentry.errnos import EEXIST, EINVAL, SentryBug
 from asyncsentry.gate import RunQueue
+from asyncsentry.fs.tty.terminals import Terminals
 from asyncsentry.memory.auxv import Hardware
 from asyncsentry.net.sockfs import SocketFileSystem
 from asyncsentry.net.unix_names import UnixNamespace
 from asyncsentry.sysctl import Sysctls
+from asyncsentry.tasks.facts import GuestFacts
 from asyncsentry.tasks.futex import FutexTable
+from asyncsentry.tasks.jobcontrol import GuestJobControl
 from asyncsentry.tasks.shm import ShmTable
 from asyncsentry.tasks.signals.pending import QueuedCounts
 from asyncsentry.tasks.signals.send import signal_group
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from asyncsentry.fs.hostfacts import HostFacts
     from asyncsentry.fs.mount import MountNamespace
     from asyncsentry.fs.procfs.base import TaskFacts
+    from asyncsentry.fs.tty.jobcontrol import JobControl
     from asyncsentry.net.sockets import SocketFamily
     from asyncsentry.platforms.base import Platform
     from asyncsentry.syscalls.dispatch import Dispatch
@@ -73,8 +77,12 @@ class Kernel:
         """The parameters of /proc/sys."""
         self.signal_group: Callable[[ProcessGroup, int], None] = signal_group
         """Sends a signal of the kernel's own (SIGINT of a terminal) to a process group; for ``fs``, which is below."""
-        self.task_facts: TaskFacts
-        """What /proc asks of guest tasks and file systems cannot know; set by ``tasks/facts.py``."""
+        self.task_facts: TaskFacts = GuestFacts()
+        """What /proc asks of guest tasks and file systems cannot know."""
+        self.job_control: JobControl = GuestJobControl(self)
+        """What terminals ask of processes."""
+        self.terminals = Terminals(self)
+        """Pseudo-terminals, the console, and what /dev/tty leads to."""
         self.host_facts: HostFacts
         """Processors and memory of the host, captured before the sandbox is confined."""
         self.log = BootLog(utsname_h.RELEASE, utsname_h.VERSION, self.random.below)
