@@ -150,7 +150,7 @@ void hub_bind(struct hub *hub, int slot, int tid) {
 void hub_unbind(struct hub *hub, int slot) {
     uint32_t place = tid_place(hub, hub->slots[slot].tid);
     hub->slots[slot].tid = 0;
-    if (!hub->tids[place]) return;
+    if (!hub->tids[place] || hub->tid_slot[place] != slot) return; /* the host has given the tid to another since */
     hub->tids[place] = 0;
     /* Close the gap: whatever follows without a hole is put in again. */
     for (uint32_t next = (place + 1) % TID_TABLE; hub->tids[next]; next = (next + 1) % TID_TABLE) {

@@ -165,7 +165,7 @@ class SystrapPlatform:
             slot = lib.hub_spin(self.hub, cycles)
             if slot >= 0:
                 self._misses = 0
-                self._contexts[slot].taken()
+                self._step(slot)
             elif cycles:
                 self._missed()
                 break
@@ -174,8 +174,17 @@ class SystrapPlatform:
             return
         slot = lib.hub_sleep(self.hub)
         if slot >= 0:
-            self._contexts[slot].taken()
+            self._step(slot)
             self._schedule_pump()
+
+    def _step(self, slot: int) -> None:
+        context = self._contexts.get(slot)
+        if context is not None:
+            context.taken()
+            return
+        for space in tuple(self._spaces.values()):  # a thread that was told to exit and did not
+            if any(slot == leaving for leaving, _ in space.leaving):
+                self.kill(space)
 
     def _schedule_pump(self) -> None:
         if not self._pump_scheduled:
@@ -195,7 +204,7 @@ class SystrapPlatform:
         for _ in range(TRAPS_PER_TURN):
             found = lib.hub_doorbell(self.hub, self._event)
             if found >= 0:
-                self._contexts[found].taken()
+                self._step(found)
                 self._bells_until_hot -= 1
             elif found == FOR_PYTHON:
                 self._on_event()
@@ -293,6 +302,7 @@ class SystrapPlatform:
         for entry in list(space.leaving):
             if lib.thread_kill(space.host_pid, entry[1], 0):
                 space.leaving.remove(entry)
+                lib.hub_unbind(self.hub, entry[0])
                 space.free_slots.append(entry[0])
         if not space.free_slots:
             chunk = self._chunks.acquire(len(space.chunks))
@@ -392,9 +402,8 @@ class SystrapPlatform:
             lib.hub_unbind(self.hub, slot)
             if not self._closed:
                 context.gate.fire()
-        for slot, tid in space.leaving:
-            if lib.hub_slot(self.hub, slot).tid == tid:
-                lib.hub_unbind(self.hub, slot)
+        for slot, _ in space.leaving:
+            lib.hub_unbind(self.hub, slot)
         for chunk in space.chunks:
             self._chunks.release(chunk)
         if not space.died.done():
@@ -416,8 +425,7 @@ class SystrapPlatform:
 
     def retire(self, context: SystrapContext) -> None:
         """Forgets a thread that is about to exit; its slot is free once the host thread is gone."""
-        self._contexts.pop(context.slot, None)
-        lib.hub_unbind(self.hub, context.slot)
+        self._contexts.pop(context.slot, None)  # its tid stays bound: it may be on its way to the bell
         context.space.leaving.append((context.slot, context.host_tid))
 
     def vdso(self) -> tuple[int, int]:
