@@ -124,6 +124,9 @@ class FileSystem:
         """Gives sizes and the magic number."""
         raise NotImplementedError
 
+    async def refresh(self) -> None:
+        """Asks the owner of a shared file system for its present sizes; a no-op where we own it."""
+
     def mount_options(self) -> str:
         """Gives the options shown after the mount's own in /proc/mounts, without ``rw``."""
         return ""

@@ -88,13 +88,14 @@ class OverlayInode(Inode):
         self._is_counted = lower is None
         self.lower = lower
         self.rdev = rdev
-        self._lower_stat: Stat | None = None
+        self._lower_extent = (0, 0)
         self._xattrs: XattrStore | None = None
         """``None`` while they are the lower file's."""
         if lower is None:
             self.atime_ns = self.mtime_ns = self.ctime_ns = self.btime_ns = filesystem.now_ns()
         else:
-            self._lower_stat = was = lower.stat()
+            was = lower.stat()
+            self._lower_extent = was.size, was.blocks
             self.nlink, self.rdev = was.nlink, was.rdev
             self.atime_ns, self.mtime_ns, self.ctime_ns = was.atime_ns, was.mtime_ns, was.ctime_ns
             self.btime_ns = was.btime_ns
@@ -115,8 +116,7 @@ class OverlayInode(Inode):
 
     def _extent(self) -> tuple[int, int]:
         """Gives size and blocks."""
-        was = self._lower_stat
-        return (was.size, was.blocks) if was is not None else (0, 0)
+        return self._lower_extent
 
     async def set_attributes(self, change: AttributeChange) -> None:
         """Changes attributes; a new size copies up what it leaves of the content."""

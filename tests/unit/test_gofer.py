@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -13,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -26,6 +29,7 @@ from asyncsentry.fs.gofer.connection import Gofer, HostMount
 from asyncsentry.fs.gofer.files import HostFile
 from asyncsentry.fs.gofer.operations import Mount, Operations
 from asyncsentry.fs.inode import AttributeChange, Owner
+from asyncsentry.tasks.credentials import Credentials
 
 HERE = Owner(os.getuid(), os.getgid())
 
@@ -276,6 +280,39 @@ async def test_forgotten_inodes_are_closed_in_the_gofer(gofer: Gofer, shared: Go
         assert len(os.listdir(f"/proc/{gofer.pid}/fd")) <= held - 49
 
 
+async def test_sizes_of_the_file_system_are_the_hosts(shared: GoferFileSystem, tree: Path) -> None:
+    await shared.refresh()
+    await shared.sync()
+    assert (shared.statfs().blocks, shared.statfs().block_size) == (os.statvfs(tree).f_blocks, os.statvfs(tree).f_bsize)
+
+
+async def test_writing_drops_set_id_bits_of_the_host_file(shared: GoferFileSystem, tree: Path) -> None:
+    (tree / "hello").chmod(0o4755)
+    inode = await walk(shared, "hello")
+    file = await inode.open(O_RDWR, None, SimpleNamespace(credentials=Credentials.for_user(1000, 1000)))
+    file.try_write(b"x")
+    assert stat.S_IMODE(os.stat(tree / "hello").st_mode) == stat.S_IMODE(inode.stat().mode) == 0o755
+    await file.release()
+
+
+async def test_running_out_of_descriptors_is_an_error_of_that_call_alone(shared: GoferFileSystem) -> None:
+    inode = await walk(shared, "hello")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        with pytest.raises(errnos.ENFILE):
+            await inode.open(O_RDONLY, None, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+    assert await read(inode) == b"hello world"
+
+
 # Read-only mounts, single files, many names ------------------------------------------------------
 
 
@@ -314,6 +351,19 @@ async def test_a_large_directory_is_listed_whole(gofer: Gofer, lower: GoferFileS
     for name in expected:
         await many.lookup(name)
     assert gofer.trips - before <= 3
+
+
+async def test_caches_of_names_stay_small(
+    gofer: Gofer, lower: GoferFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncsentry.fs.gofer.client._CACHED_NAMES", 5)
+    usr = await walk(lower, "usr")
+    file = await walk(lower, "usr/lib/deep/file")
+    await lower.root.entries()
+    before = gofer.trips
+    assert await walk(lower, "usr/lib/deep/file") is file
+    assert await walk(lower, "usr") is usr
+    assert gofer.trips > before
 
 
 async def test_names_that_are_not_utf8_survive(lower: GoferFileSystem, tree: Path) -> None:

@@ -10,6 +10,7 @@ has a handle there, closed when the inode goes.
 from __future__ import annotations
 
 import os
+import resource
 import stat as stat_bits
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 V9FS_MAGIC = 0x01021997
 """Linux's nearest kin: files served by another process over a socket."""
 _IDLE_DESCRIPTORS = 512
-"""Descriptors of exclusive mounts kept open for the next open(2) of the same file."""
+"""Descriptors of exclusive mounts kept open for the next open(2) of the same file, if our limit allows."""
+_CACHED_NAMES = 50_000
+"""Names all directories of an exclusive mount remember together."""
 _PLUS_LIMIT = 256
 """Directories up to this many names are listed with attributes at once."""
 _UNLIMITED = 0xFFFF_FFFF
@@ -94,6 +97,9 @@ class GoferFileSystem(FileSystem):
         self._inodes: WeakValueDictionary[tuple[int, int], GoferInode] = WeakValueDictionary()
         self._host_devices: dict[int, int] = {}
         self._idle: OrderedDict[HostDescriptor, GoferInode] = OrderedDict()
+        self._idle_max = min(_IDLE_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._caching: OrderedDict[GoferInode, int] = OrderedDict()
+        self._cached_names = 0
         self._statfs = StatFs(V9FS_MAGIC)
 
     @classmethod
@@ -104,19 +110,24 @@ class GoferFileSystem(FileSystem):
         filesystem.root_handle = reader.number(U32)
         found = _Found(filesystem.root_handle, Attributes.take(reader))
         filesystem.root = GoferInode(filesystem, found, b"")
-        await filesystem.refresh_statfs()
+        await filesystem.refresh()
         return filesystem
 
     def statfs(self) -> StatFs:
-        """Gives the host's sizes as of the last :meth:`refresh_statfs`."""
+        """Gives the host's sizes as of the last :meth:`refresh`."""
         return self._statfs
 
-    async def refresh_statfs(self) -> None:
+    async def refresh(self) -> None:
         """Asks the host for its present sizes."""
         reply = await self.gofer.call(protocol.STATFS, pack_target(self.root_handle, b""))
         _, size, blocks, free, available, files, files_free, name_max = Reader(reply.payload).fields(
             protocol.STATFS_REPLY)  # fmt: skip
         self._statfs = StatFs(V9FS_MAGIC, size, blocks, free, available, files, files_free, name_max)
+
+    async def sync(self) -> None:
+        """Writes the host file system through, unless nothing of ours can be waiting there."""
+        if not self.read_only:
+            await self.gofer.call(protocol.SYNCFS, pack_target(self.root_handle, b""))
 
     async def release(self) -> None:
         """Closes the descriptors kept for later; the gofer itself belongs to whoever started it."""
@@ -148,9 +159,18 @@ class GoferFileSystem(FileSystem):
     def keep_idle(self, descriptor: HostDescriptor, inode: GoferInode) -> None:
         """Keeps a descriptor nobody uses, closing the one idle longest when there are too many."""
         self._idle[descriptor] = inode
-        if len(self._idle) > _IDLE_DESCRIPTORS:
+        if len(self._idle) > self._idle_max:
             oldest, owner = self._idle.popitem(last=False)
             owner.forget_descriptor(oldest)
+
+    def note_cached(self, directory: GoferInode, names: int) -> None:
+        """Counts names a directory remembers, making those forget that have learnt nothing for longest."""
+        self._caching[directory] = self._caching.pop(directory, 0) + names
+        self._cached_names += names
+        while self._cached_names > _CACHED_NAMES and len(self._caching) > 1:
+            oldest, count = self._caching.popitem(last=False)
+            self._cached_names -= count
+            oldest.forget_names()
 
     def take_idle(self, descriptor: HostDescriptor) -> None:
         """Notes that a kept descriptor is in use again."""
@@ -296,9 +316,15 @@ class GoferInode(Inode):
         filesystem = self.filesystem
         path = (self.path + b"/" + name if self.path else name) if filesystem.uses_paths else b""
         child = filesystem.adopt(found, path)
-        if filesystem.exclusive:
+        if filesystem.exclusive and text not in self._children:
             self._children[text] = child
+            filesystem.note_cached(self, 1)
         return child
+
+    def forget_names(self) -> None:
+        """Drops what is remembered of the directory's names; asking again finds the same inodes."""
+        self._children = {}
+        self._note_names_changed()
 
     async def entries(self) -> list[DirectoryEntry]:
         """Lists the names; an exclusive directory is listed once."""
@@ -321,6 +347,7 @@ class GoferInode(Inode):
                 number = self.filesystem.inode_number(self.attributes._replace(dev=device, ino=ino))
             listing.append(DirectoryEntry(text, number, kind))
         if self.filesystem.exclusive:
+            self.filesystem.note_cached(self, len(listing))
             self._listing = listing
             self._names = frozenset(entry.name for entry in listing)
         return listing
@@ -329,7 +356,7 @@ class GoferInode(Inode):
         """Gives the target, which came with the lookup."""
         if not self.is_symlink:
             raise errnos.EINVAL("not a symbolic link")
-        if not self._target or not self.filesystem.exclusive:
+        if not self._target:
             self._target = await self._call(protocol.READLINK)
         return os.fsdecode(self._target)
 
@@ -436,7 +463,8 @@ class GoferInode(Inode):
             return HostDirectoryFile(self, flags, location)
         if not stat_bits.S_ISREG(self.mode):
             return await open_special(self, flags, location, context)
-        return HostFile(self, flags, location, await self.acquire_descriptor(flags & O_ACCMODE != O_RDONLY))
+        descriptor = await self.acquire_descriptor(flags & O_ACCMODE != O_RDONLY)
+        return HostFile(self, flags, location, descriptor, getattr(context, "credentials", None))
 
     async def acquire_descriptor(self, writable: bool) -> HostDescriptor:
         """Gives a host descriptor of the content, from the gofer if none is at hand; pair with a release."""

@@ -39,7 +39,7 @@ _ALLOWED_CALLS = {
     "llistxattr": 195, "removexattr": 197, "lremovexattr": 198, "futex": 202, "getdents64": 217, "clock_gettime": 228,
     "exit_group": 231, "openat": 257, "mkdirat": 258, "mknodat": 259, "fchownat": 260, "newfstatat": 262,
     "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "readlinkat": 267, "fchmodat": 268,
-    "utimensat": 280, "renameat2": 316, "getrandom": 318, "statx": 332, "openat2": 437,
+    "utimensat": 280, "syncfs": 306, "renameat2": 316, "getrandom": 318, "statx": 332, "openat2": 437,
 }  # fmt: skip
 _FILTER = Struct("=HBBI")
 _PROGRAM = Struct("@HP")

@@ -172,7 +172,7 @@ class Gofer:
             except OSError as error:
                 self._fail(_reason(error))
                 return
-            if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not message or flags & socket.MSG_TRUNC:
                 _close_all(fds)
                 self._fail("the gofer has gone" if not message else "the gofer's answer was cut off")
                 return
@@ -182,6 +182,8 @@ class Gofer:
         try:
             for request_id, error, flags, payload in protocol.split_replies(message):
                 descriptor = fds.popleft() if flags & protocol.HAS_DESCRIPTOR and fds else None
+                if flags & protocol.HAS_DESCRIPTOR and descriptor is None:
+                    error = errnos.ENFILE.errno  # we have none left, so the host kept it
                 pending = self._pending.get(request_id)
                 if pending is None:
                     _close_all([descriptor] if descriptor is not None else [])

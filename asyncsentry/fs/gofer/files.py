@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, cast
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_APPEND, O_DSYNC, O_SYNC
+from asyncsentry.fs.access import mode_after_write
 from asyncsentry.fs.content import fallocate
 from asyncsentry.fs.directory import DirectoryFile
 from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, File
 
 if TYPE_CHECKING:
+    from asyncsentry.fs.access import FileCredentials
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.gofer.client import GoferInode
 
@@ -50,10 +52,13 @@ class HostFile(File):
     seekable = True
     pollable = False
 
-    def __init__(self, inode: GoferInode, flags: int, location: Location | None, descriptor: HostDescriptor) -> None:
+    def __init__(self, inode: GoferInode, flags: int, location: Location | None, descriptor: HostDescriptor,
+                 credentials: FileCredentials | None = None) -> None:
         super().__init__(inode, flags, location)
         self.host_inode = inode
         self.descriptor = descriptor
+        self._credentials = credentials
+        """Who opened it: decides whether writing keeps set-ID bits. ``None`` for the kernel itself."""
 
     @property
     def host_fd(self) -> int:
@@ -84,9 +89,21 @@ class HostFile(File):
         except OSError as error:
             raise errnos.from_host(error) from None
         self.host_inode.note_write()
+        if self.host_inode.mode & 0o6000 and written and self._credentials is not None:
+            self._drop_set_id(self._credentials)
         if offset is None:
             self.position = self.size if flags & O_APPEND else start + written
         return written
+
+    def _drop_set_id(self, credentials: FileCredentials) -> None:
+        """Does what the host does for writers that are not root, as we may be."""
+        mode = mode_after_write(credentials, self.host_inode)
+        if mode is not None:
+            try:
+                os.fchmod(self.descriptor.fd, mode)
+            except PermissionError:
+                pass  # then we are not root, and the host has done it
+            self.host_inode.mode = self.host_inode.kind | mode
 
     @property
     def size(self) -> int:

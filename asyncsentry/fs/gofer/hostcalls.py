@@ -1,6 +1,6 @@
-"""The host calls the gofer needs that Python's os module lacks: openat2, statx, renameat2.
+"""The host calls the gofer needs that Python's os module lacks: openat2, statx, renameat2, syncfs.
 
-See openat2(2), statx(2), rename(2).
+See openat2(2), statx(2), rename(2), sync(2).
 """
 
 from __future__ import annotations
@@ -72,4 +72,10 @@ def packed_attributes(fd: int, name: bytes = b"") -> bytes:
 def rename(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> None:
     """Renames with RENAME_NOREPLACE or RENAME_EXCHANGE."""
     if _renameat2(old_fd, old, new_fd, new, flags):
+        _raise_errno()
+
+
+def sync_filesystem(fd: int) -> None:
+    """Writes a whole host file system through."""
+    if _libc.syncfs(fd):
         _raise_errno()

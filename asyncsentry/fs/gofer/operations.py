@@ -15,7 +15,7 @@ import os
 import stat
 
 from asyncsentry.fs.gofer import protocol
-from asyncsentry.fs.gofer.hostcalls import open_beneath, packed_attributes, rename
+from asyncsentry.fs.gofer.hostcalls import open_beneath, packed_attributes, rename, sync_filesystem
 from asyncsentry.fs.gofer.protocol import U32, Malformed, Reader, pack_text
 
 TYPE_CHECKING = False  # importing typing takes 4 ms
@@ -106,7 +106,8 @@ class Operations:
             protocol.UNLINK: self._unlink, protocol.RENAME: self._rename, protocol.STATFS: self._statfs,
             protocol.GETXATTR: self._getxattr, protocol.SETXATTR: self._setxattr,
             protocol.REMOVEXATTR: self._removexattr, protocol.LISTXATTR: self._listxattr,
-            protocol.FSYNC: self._fsync, protocol.CLOSE: self._close, protocol.CONNECT: self._connect,
+            protocol.FSYNC: self._fsync, protocol.SYNCFS: self._syncfs, protocol.CLOSE: self._close,
+            protocol.CONNECT: self._connect,
         }  # fmt: skip
 
     def perform(self, operation: int, payload: memoryview) -> Iterator[Answer]:
@@ -396,6 +397,12 @@ class Operations:
     # The rest ------------------------------------------------------------------------------------
 
     def _fsync(self, reader: Reader) -> Answer:
+        return self._sync(reader, os.fsync)
+
+    def _syncfs(self, reader: Reader) -> Answer:
+        return self._sync(reader, sync_filesystem)
+
+    def _sync(self, reader: Reader, sync: Callable[[int], None]) -> Answer:
         with self._target(reader) as place:
             reader.finish()
             if place.mount.read_only:
@@ -405,7 +412,7 @@ class Operations:
                 raise OSError(errno.EINVAL, "not a file to sync")
             fd = os.open(place.by_number, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                os.fsync(fd)
+                sync(fd)
             finally:
                 os.close(fd)
             return Answer(b"")

@@ -92,7 +92,11 @@ def open_mount(argument: str) -> Mount:
     """Opens what a ``FLAGS:PATH`` argument names; links in it are the administrator's, and followed."""
     flags, _, path = argument.partition(":")
     words = flags.split(",")
-    return Mount(os.open(path, os.O_PATH | os.O_CLOEXEC), read_only="ro" in words, host_sockets="uds" in words)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemExit(f"gofer: {path}: {(error.strerror or str(error)).lower()}") from None
+    return Mount(fd, read_only="ro" in words, host_sockets="uds" in words)
 
 
 def raise_descriptor_limit() -> int:
