@@ -9,7 +9,6 @@ from asyncsentry import syscalls
 from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.errnos import ENOENT, SentryBug
 from asyncsentry.fs import devfs
-from asyncsentry.fs.devices import DeviceRegistry
 from asyncsentry.fs.fdtable import FdTable
 from asyncsentry.fs.gofer.client import GoferFileSystem
 from asyncsentry.fs.gofer.connection import Gofer, HostMount
@@ -19,6 +18,8 @@ from asyncsentry.fs.overlay import OverlayFileSystem
 from asyncsentry.fs.path import resolve
 from asyncsentry.fs.procfs.root import make_proc
 from asyncsentry.fs.tmpfs import TmpFileSystem
+from asyncsentry.fs.tty.devpts import make_devpts
+from asyncsentry.fs.tty.devpts import make_devpts
 from asyncsentry.kernel import Kernel
 from asyncsentry.syscalls.dispatch import Dispatch
 from asyncsentry.tasks.credentials import Credentials
@@ -118,7 +119,6 @@ async def boot(configuration: Configuration) -> Machine:
         kernel.memory_limit = configuration.memory_limit
         kernel.dispatch = Dispatch()
         kernel.host_facts = HostFacts.capture()
-        kernel.devices = DeviceRegistry()
         devfs.MemoryDevices(kernel.random).register(kernel.devices)
         await _mount_all(kernel, gofer, configuration)
     except BaseException:
@@ -151,6 +151,10 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
     dev = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
     await devfs.populate(dev.root)
     await _mount(mounter, "/dev", dev, "tmpfs")
+    devpts = make_devpts(kernel.allocate_device(), kernel.terminals, "gid=5,mode=620,ptmxmode=666")
+    await _mount(mounter, "/dev/pts", devpts, "devpts")
+    await _mount(mounter, "/dev/pts", make_devpts(kernel.allocate_device(), kernel.terminals, "mode=620,ptmxmode=666"),
+                 "devpts")
     await _mount(mounter, "/dev/shm", TmpFileSystem(kernel.allocate_device(), kernel.clock), "tmpfs")
     for index, volume in enumerate(configuration.volumes, start=1):
         filesystem = await GoferFileSystem.attach(gofer, index, kernel.allocate_device(), exclusive=False)

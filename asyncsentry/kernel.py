@@ -13,8 +13,9 @@ from asyncsentry.abi import utsname_h
 from asyncsentry.bootlog import BootLog
 from asyncsentry.clock import Clock, HostClock, RandomSource
 from asyncsentry.errnos import EEXIST, EINVAL, SentryBug
-from asyncsentry.gate import RunQueue
+from asyncsentry.fs.devices import DeviceRegistry
 from asyncsentry.fs.tty.terminals import Terminals
+from asyncsentry.gate import RunQueue
 from asyncsentry.memory.auxv import Hardware
 from asyncsentry.net.sockfs import SocketFileSystem
 from asyncsentry.net.unix_names import UnixNamespace
@@ -22,6 +23,8 @@ from asyncsentry.sysctl import Sysctls
 from asyncsentry.tasks.facts import GuestFacts
 from asyncsentry.tasks.futex import FutexTable
 from asyncsentry.tasks.jobcontrol import GuestJobControl
+from asyncsentry.tasks.messages import MessageTable
+from asyncsentry.tasks.semaphores import SemaphoreTable
 from asyncsentry.tasks.shm import ShmTable
 from asyncsentry.tasks.signals.pending import QueuedCounts
 from asyncsentry.tasks.signals.send import signal_group
@@ -67,6 +70,10 @@ class Kernel:
         """What programs are told of the processor."""
         self.shared_memory = ShmTable(self.clock)
         """System V shared memory segments."""
+        self.semaphores = SemaphoreTable(self.clock)
+        """System V semaphore sets."""
+        self.messages = MessageTable(self.clock)
+        """System V message queues."""
         self.network = "none"
         """``none`` or ``host``."""
         self.memory_limit: int | None = None
@@ -79,10 +86,13 @@ class Kernel:
         """Sends a signal of the kernel's own (SIGINT of a terminal) to a process group; for ``fs``, which is below."""
         self.task_facts: TaskFacts = GuestFacts()
         """What /proc asks of guest tasks and file systems cannot know."""
+        self.devices = DeviceRegistry()
+        """What opening a device node of each number does."""
         self.job_control: JobControl = GuestJobControl(self)
         """What terminals ask of processes."""
         self.terminals = Terminals(self)
         """Pseudo-terminals, the console, and what /dev/tty leads to."""
+        self.terminals.register(self.devices)
         self.host_facts: HostFacts
         """Processors and memory of the host, captured before the sandbox is confined."""
         self.log = BootLog(utsname_h.RELEASE, utsname_h.VERSION, self.random.below)

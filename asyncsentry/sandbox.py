@@ -34,6 +34,7 @@ from asyncsentry.tasks.spawn import DEFAULT_PATH, Spawn, spawn
 from asyncsentry.waiter import POLLIN, Waiter
 
 if TYPE_CHECKING:
+    from asyncsentry.fs.tty.tty import Tty
     from asyncsentry.kernel import Kernel
 
 PIPE = subprocess.PIPE
@@ -223,7 +224,7 @@ class Sandbox:
 
     async def spawn(self, argv: Sequence[str], *, stdin: Stream = None, stdout: Stream = None, stderr: Stream = None,
                     env: Mapping[str, str] | None = None, cwd: str = "/", user: tuple[int, int] = (0, 0),
-                    groups: Sequence[int] = (), terminal: object | None = None) -> Process:
+                    groups: Sequence[int] = (), terminal: Tty | None = None) -> Process:
         """Starts a program. FileNotFoundError and PermissionError say what a shell's 127 and 126 mean.
 
         ``env`` replaces :data:`DEFAULT_ENVIRONMENT`; ``user`` is (uid, gid); ``terminal`` becomes the controlling

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from asyncsentry.fs.file import File
+    from asyncsentry.fs.tty.tty import Tty
     from asyncsentry.kernel import Kernel
     from asyncsentry.tasks.credentials import Credentials
 
@@ -42,7 +43,7 @@ class Spawn:
     files: Mapping[int, File] = field(default_factory=dict)
     """Descriptors the program starts with."""
     limits: Limits = field(default_factory=Limits)
-    terminal: object | None = None
+    terminal: Tty | None = None
     """The terminal that becomes the session's controlling one."""
 
 
@@ -82,7 +83,7 @@ async def spawn(kernel: Kernel, what: Spawn) -> Process:
     kernel.processes[pid] = process
     open_account(process, loaded.context.space)
     if what.terminal is not None:
-        session.terminal = what.terminal
+        what.terminal.attach(session, process.group)
     start(thread)
     return process
 

@@ -126,6 +126,11 @@ class Tty:
         if had_opens:
             self.last_closed()
 
+    def attach(self, session: Any, group: Any) -> None:
+        """Becomes the controlling terminal of a new session, with ``group`` in the foreground."""
+        self.session, self.foreground = session, group
+        session.terminal = self
+
     def session_leader_exited(self, session: Any) -> None:
         """Hangs up because the leader of the session it controls has ended, credentials(7)."""
         if self.session is session:
