@@ -83,7 +83,7 @@ async def _write_piece(thread: Thread, file: File, buffer: int, count: int, offs
             except EPIPE:
                 raise_signal(thread, SIGPIPE)
                 raise
-            if written == count:
+            if written == count or (written and file.takes_one_write):
                 return written
     count = clamp_count(count)
     return await write_from(thread, file, ((buffer, count),), count, offset, done=written)

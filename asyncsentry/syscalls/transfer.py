@@ -301,7 +301,7 @@ async def push(thread: Thread, file: File, data: bytes, offset: int | None,
                 await wait_ready(thread, file, WRITE_EVENTS, deadline_ns)
                 continue
             done += written
-            if done == len(data) or not written:
+            if done == len(data) or not written or file.takes_one_write:
                 return done, None
     except errnos.EPIPE as error:
         raise_signal(thread, SIGPIPE)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import asyncsentry.syscalls
 from asyncsentry.clock import VirtualClock
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.fdtable import FdTable
@@ -56,7 +55,6 @@ async def settle() -> None:
 
 async def make_guest() -> Guest:
     """Makes a kernel with one process."""
-    assert asyncsentry.syscalls
     clock = VirtualClock()
     platform = FakePlatform()
     kernel = Kernel(platform, clock)

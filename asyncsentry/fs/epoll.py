@@ -1,0 +1,203 @@
+"""epoll(7): a set of files to wait for. See Linux's fs/eventpoll.c.
+
+Every item has a waiter in its file's queue. When that is called the item joins the *ready* list, and whoever
+waits for the epoll instance is woken; nothing else happens per event. What is really ready is found out
+when somebody asks (:meth:`EpollFile.find_ready`): level-triggered items stay listed as long as their file
+polls ready, edge-triggered ones leave after one report. An item lasts as long as its open file
+description, not its descriptor, epoll(7) Q6.
+"""
+
+from __future__ import annotations
+
+from asyncsentry import errnos
+from asyncsentry.abi.epoll_h import (
+    EP_MAX_NESTS,
+    EPOLL_EXCLUSIVE_OK_BITS,
+    EPOLL_PRIVATE_BITS,
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLONESHOT,
+)
+from asyncsentry.abi.stat_h import S_IFDIR, S_IFREG
+from asyncsentry.fs.file import O_RDWR, File
+from asyncsentry.fs.inode import Inode
+from asyncsentry.waiter import ALWAYS, READABLE, Waiter
+
+
+class EpollItem:
+    """One file in the set, under the descriptor it was added by."""
+
+    __slots__ = ("data", "epoll", "events", "fd", "file", "view", "waiter")
+
+    def __init__(self, epoll: EpollFile, fd: int, file: File, view: File, events: int, data: int) -> None:
+        self.epoll = epoll
+        self.fd = fd
+        self.file = file
+        self.view = view
+        """The file as the thread that added it sees it."""
+        self.events = events | ALWAYS
+        self.data = data
+        """What the guest wants to be told with each event."""
+        self.waiter = Waiter(self._on_event, self.wanted, bool(events & EPOLLEXCLUSIVE))
+
+    @property
+    def wanted(self) -> int:
+        """The poll bits to report; 0 while switched off (EPOLLONESHOT)."""
+        return self.events & ~EPOLL_PRIVATE_BITS
+
+    def set_events(self, events: int) -> None:
+        """Changes what is wanted and how."""
+        self.events = events | ALWAYS
+        self.waiter.mask = self.wanted
+
+    def switch_off(self) -> None:
+        """Reports nothing more, not even errors, until it is modified."""
+        self.events &= EPOLL_PRIVATE_BITS
+        self.waiter.mask = 0
+
+    def ready_events(self) -> int:
+        """Gives the wanted events that hold now."""
+        return self.view.poll() & self.wanted
+
+    def _on_event(self, mask: int) -> bool:
+        has_sleepers = bool(self.epoll.queue)
+        self.epoll.mark_ready(self)
+        return has_sleepers
+
+    def attach(self) -> None:
+        """Begins to watch the file."""
+        if self.file.registrations is None:
+            self.file.registrations = []
+        self.file.registrations.append(self)
+        self.view.queue.add(self.waiter)
+
+    def detach(self) -> None:
+        """Stops watching."""
+        self.view.queue.remove(self.waiter)
+        if self.file.registrations is not None and self in self.file.registrations:
+            self.file.registrations.remove(self)
+
+    def file_released(self) -> None:
+        """Leaves the set together with the file."""
+        self.epoll.forget(self)
+
+
+class EpollFile(File):
+    """An epoll instance."""
+
+    def __init__(self, inode: Inode) -> None:
+        super().__init__(inode, O_RDWR)
+        self.items: dict[tuple[int, File], EpollItem] = {}
+        self._ready: dict[EpollItem, None] = {}
+        """Items that may have something to report, oldest first."""
+
+    def describe(self) -> str:
+        """Gives ``anon_inode:[eventpoll]``."""
+        return "anon_inode:[eventpoll]"
+
+    # The set -------------------------------------------------------------------------------------
+
+    def add(self, fd: int, file: File, thread: object, events: int, data: int) -> None:
+        """Adds a file: EEXIST, ELOOP, EPERM and EINVAL as epoll_ctl(2) says."""
+        if events & EPOLLEXCLUSIVE and (isinstance(file, EpollFile) or events & ~EPOLL_EXCLUSIVE_OK_BITS):
+            raise errnos.EINVAL("EPOLLEXCLUSIVE with what it does not go with")
+        if (fd, file) in self.items:
+            raise errnos.EEXIST(f"fd {fd} is in the set")
+        if isinstance(file, EpollFile):
+            self._check_nesting(file)
+        item = EpollItem(self, fd, file, file.seen_by(thread), events, data)
+        self.items[fd, file] = item
+        item.attach()
+        if item.ready_events():
+            self.mark_ready(item)
+
+    def modify(self, fd: int, file: File, events: int, data: int) -> None:
+        """Changes what is wanted of a file, switching it on again; ENOENT if it is not in the set."""
+        item = self._find(fd, file)
+        if (item.events | events) & EPOLLEXCLUSIVE:
+            raise errnos.EINVAL("EPOLLEXCLUSIVE cannot be modified")
+        item.data = data
+        item.set_events(events)
+        if item.ready_events():
+            self.mark_ready(item)
+
+    def remove(self, fd: int, file: File) -> None:
+        """Takes a file out; ENOENT if it is not in."""
+        self.forget(self._find(fd, file))
+
+    def _find(self, fd: int, file: File) -> EpollItem:
+        item = self.items.get((fd, file))
+        if item is None:
+            raise errnos.ENOENT(f"fd {fd} is not in the set")
+        return item
+
+    def forget(self, item: EpollItem) -> None:
+        """Drops an item."""
+        item.detach()
+        self.items.pop((item.fd, item.file), None)
+        self._ready.pop(item, None)
+
+    def _check_nesting(self, inner: EpollFile) -> None:
+        """ELOOP if ``inner`` leads back here, or if sets would be nested too deep."""
+        if inner is self or inner.depth_below(self, 0) + 1 + self.depth_above(0) > EP_MAX_NESTS:
+            raise errnos.ELOOP("epoll instances nested in a circle or too deep")
+
+    def depth_below(self, forbidden: EpollFile, level: int) -> int:
+        """Gives how deep the instances in this one go; more than any limit if ``forbidden`` is among them."""
+        if level > EP_MAX_NESTS:
+            return level
+        inner = [item.file for item in self.items.values() if isinstance(item.file, EpollFile)]
+        if forbidden in inner:
+            return EP_MAX_NESTS + 1
+        return max((1 + file.depth_below(forbidden, level + 1) for file in inner), default=0)
+
+    def depth_above(self, level: int) -> int:
+        """Gives how many levels of instances hold this one."""
+        if level > EP_MAX_NESTS:
+            return level
+        outer = [item.epoll for item in self.registrations or () if isinstance(item, EpollItem)]
+        return max((1 + epoll.depth_above(level + 1) for epoll in outer), default=0)
+
+    # Readiness -----------------------------------------------------------------------------------
+
+    def mark_ready(self, item: EpollItem) -> None:
+        """Lists an item as perhaps ready and wakes whoever waits."""
+        self._ready[item] = None
+        self.queue.notify(READABLE)
+
+    def find_ready(self, limit: int) -> list[tuple[EpollItem, int]]:
+        """Gives up to ``limit`` items with the events that hold; tell :meth:`reported` of those that arrived."""
+        found: list[tuple[EpollItem, int]] = []
+        for item in tuple(self._ready):
+            events = item.ready_events()
+            if not events:
+                del self._ready[item]
+                continue
+            found.append((item, events))
+            if len(found) == limit:
+                break
+        return found
+
+    def reported(self, found: list[tuple[EpollItem, int]]) -> None:
+        """Notes that these reached the guest: level-triggered items go to the end of the line, others leave it."""
+        for item, _ in found:
+            del self._ready[item]
+            if item.events & EPOLLONESHOT:
+                item.switch_off()
+            elif not item.events & EPOLLET:
+                self._ready[item] = None
+
+    def poll(self) -> int:
+        """Is readable while an item has something to report."""
+        return READABLE if self.find_ready(1) else 0
+
+    async def release(self) -> None:
+        """Lets all files go."""
+        for item in tuple(self.items.values()):
+            self.forget(item)
+
+
+def check_pollable(file: File) -> None:
+    """EPERM for files that epoll does not take: those that are always ready."""
+    if not file.pollable or (file.inode is not None and file.inode.kind in (S_IFREG, S_IFDIR)):
+        raise errnos.EPERM("the file cannot be polled")
