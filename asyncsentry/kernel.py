@@ -101,7 +101,7 @@ class Kernel:
         """Threads that sleep on words of guest memory."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets a :class:`SentryBug` when the sandbox must stop."""
-        self._next_pid = 1
+        self._next_pid = 2  # 1 is for an init of a container; programs started by a library caller are nobody's init
         self._next_device = 1
         self._next_inode = 1
         self.socket_families: dict[int, SocketFamily] = {}
