@@ -42,3 +42,34 @@ SHMINFO = struct.Struct("<9Q")
 """struct shminfo64: shmmax, shmmin, shmmni, shmseg, shmall, four unused words."""
 SHM_INFO_STRUCT = struct.Struct("<i4x5Q")
 """struct shm_info: used_ids, shm_tot, shm_rss, shm_swp, swap_attempts, swap_successes."""
+
+# linux/sem.h -----------------------------------------------------------------------------------------
+
+SEM_UNDO = 0x1000
+GETPID, GETVAL, GETALL, GETNCNT, GETZCNT, SETVAL, SETALL, SEM_STAT, SEM_INFO, SEM_STAT_ANY = range(11, 21)
+SEMMNI = 32000
+SEMMSL = 32000
+SEMMNS = SEMMNI * SEMMSL
+SEMOPM = 500
+SEMVMX = 32767
+SEMAEM = SEMVMX
+SEMBUF = struct.Struct("<Hhh")
+"""struct sembuf: number, operation, flags."""
+SEMID_DS = struct.Struct("<qQqQQQQ")
+"""The rest of struct semid64_ds: otime, unused, ctime, unused, nsems, two unused words."""
+SEMINFO = struct.Struct("<10i")
+"""struct seminfo: semmap, semmni, semmns, semmnu, semmsl, semopm, semume, semusz, semvmx, semaem."""
+
+# linux/msg.h -----------------------------------------------------------------------------------------
+
+MSG_NOERROR = 0o10000
+MSG_EXCEPT = 0o20000
+MSG_COPY = 0o40000
+MSG_STAT, MSG_INFO, MSG_STAT_ANY = range(11, 14)
+MSGMNI = 32000
+MSGMAX = 8192
+MSGMNB = 16384
+MSQID_DS = struct.Struct("<qqqQQQiiQQ")
+"""The rest of struct msqid64_ds: stime, rtime, ctime, cbytes, qnum, qbytes, lspid, lrpid, two unused words."""
+MSGINFO = struct.Struct("<7iH2x")
+"""struct msginfo: msgpool, msgmap, msgmax, msgmnb, msgmni, msgssz, msgtql, msgseg."""

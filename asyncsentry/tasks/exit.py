@@ -106,6 +106,7 @@ def _leave_process(thread: Thread) -> None:
     if process.threads:
         thread_leaves_children(process, thread.tid)
         return
+    kernel.semaphores.process_ends(process.pid)
     status = process.group_exit_status
     process.exit_status = thread.exit_status if status is None else status
     leave_family(process)
