@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from asyncsentry.abi import signal_h as abi
 from asyncsentry.errnos import EINVAL, EPERM, ESRCH, LinuxError
+from asyncsentry.fs.procfs.process import TaskDirectory
 from asyncsentry.syscalls.args import Fd, Flags, Int, Pointer, Signal
 from asyncsentry.syscalls.registry import syscall
 from asyncsentry.tasks.pidfd import get_pidfd
@@ -76,8 +77,7 @@ def pidfd_send_signal(thread: Thread, pidfd: Fd, signo: Signal, info: Pointer, f
     """pidfd_send_signal(2)."""
     if flags not in _PIDFD_FLAGS:
         raise EINVAL(f"flags {flags:#x}")
-    file = get_pidfd(thread, pidfd)
-    process = file.process
+    process = _process_of(thread, pidfd)
     if info:
         siginfo = SigInfo.from_bytes(thread.memory.read(info, abi.SIGINFO_SIZE))
         if siginfo.signo != signo:
@@ -88,12 +88,22 @@ def pidfd_send_signal(thread: Thread, pidfd: Fd, signo: Signal, info: Pointer, f
     if flags == abi.PIDFD_SIGNAL_PROCESS_GROUP:
         _signal_all(thread, process.group.members, signo)
         return 0
-    if not file.is_present:
-        raise ESRCH(f"process {process.pid} has been reaped")
     if flags == abi.PIDFD_SIGNAL_THREAD:
         return _signal_thread(thread, process.pid, process.pid, siginfo)
     _signal_process(thread, process, siginfo)
     return 0
+
+
+def _process_of(thread: Thread, fd: int) -> Process:
+    """Finds the process a pidfd, or a descriptor of its directory in /proc, stands for; ESRCH if it was reaped."""
+    inode = thread.fds.get(fd).inode
+    if isinstance(inode, TaskDirectory) and not inode.subject.of_thread:
+        process: Process = inode.subject.process
+    else:
+        process = get_pidfd(thread, fd).process
+    if thread.kernel.processes.get(process.pid) is not process:
+        raise ESRCH(f"process {process.pid} has been reaped")
+    return process
 
 
 def _find_process(thread: Thread, pid: int) -> Process:
