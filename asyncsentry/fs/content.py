@@ -65,7 +65,7 @@ class Content:
         self._small = bytearray()
         self._pages = 0
         self._dense_end = 0
-        """Pages below this are known to exist in the memfd, so writing them again costs none."""
+        """How many pages a memfd without holes has, so that writing needs no recount; -1 if it may have holes."""
         self.size = 0
         self.host_fd: int | None = None
         """The memfd, or ``None`` while small."""
@@ -114,6 +114,7 @@ class Content:
         self._prepare_for(size)
         if self.host_fd is not None:
             _host(os.ftruncate, self.host_fd, size)
+            self.size = size
             self._recount()
         elif size < self.size:
             del self._small[size:]
@@ -195,22 +196,32 @@ class Content:
         return len(data)
 
     def _write_host(self, host_fd: int, offset: int, data: bytes) -> int:
-        first, last = offset // _PAGE, _pages(offset + len(data))
-        is_dense = first <= self._dense_end
-        known_end = self._dense_end if is_dense else first
-        if max(0, last - known_end) > self._budget.free:
-            room = (known_end + self._budget.free) * _PAGE - offset
-            if room <= 0:
-                raise errnos.ENOSPC("the file system is full")
-            data = data[:room]
+        data = self._cut_to_room(host_fd, offset, data)
+        end_page = _pages(offset + len(data))
+        is_dense = offset // _PAGE <= self._dense_end
         written = int(_host(os.pwrite, host_fd, data, offset))
         self.size = max(self.size, offset + written)
-        if is_dense and _pages(offset + written) > self._dense_end:
-            self._charge(_pages(offset + written) - self._dense_end)
-            self._dense_end = _pages(offset + written)
-        elif not is_dense:
+        if not is_dense:
             self._recount()
+        elif end_page > self._dense_end:
+            self._budget.used += end_page - self._pages
+            self._pages = self._dense_end = end_page
         return written
+
+    def _cut_to_room(self, host_fd: int, offset: int, data: bytes) -> bytes:
+        """Gives as much of ``data`` as the budget allows to be written at ``offset``; ENOSPC for nothing."""
+        free, first, end = self._budget.free, offset // _PAGE, _pages(offset + len(data))
+        if end - first <= free:
+            return data
+        for page in range(first, end):
+            if not _is_hole(host_fd, page * _PAGE):
+                continue
+            if not free:
+                if page * _PAGE <= offset:
+                    raise errnos.ENOSPC("the file system is full")
+                return data[: page * _PAGE - offset]
+            free -= 1
+        return data
 
     def _extend_small(self, size: int) -> None:
         self._charge(_pages(size) - self._pages)
@@ -252,7 +263,7 @@ class Content:
         pages = os.fstat(self.host_fd).st_blocks // 8
         self._budget.used += pages - self._pages
         self._pages = pages
-        self._dense_end = min(self._dense_end, pages)
+        self._dense_end = pages if pages == _pages(self.size) else -1
 
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
@@ -265,6 +276,13 @@ def fallocate(host_fd: int, mode: int, offset: int, length: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.fallocate(host_fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
         raise errnos.from_host(OSError(ctypes.get_errno(), "fallocate"))
+
+
+def _is_hole(host_fd: int, offset: int) -> bool:
+    try:
+        return os.lseek(host_fd, offset, os.SEEK_DATA) != offset
+    except OSError:  # ENXIO: no data from there on
+        return True
 
 
 def _copy_extents(source: int, target: int, size: int) -> None:
