@@ -11,6 +11,7 @@ from asyncsentry.abi import signal_h as abi
 from asyncsentry.errnos import EAGAIN, EINTR, EINVAL, EPERM, ESRCH
 from asyncsentry.platforms.fake import FakeContext, Program
 from asyncsentry.tasks.credentials import Credentials
+from asyncsentry.tasks.process import Process
 from asyncsentry.tasks.signals import SigInfo, send_to_process
 
 RT_SIGACTION, RT_SIGPROCMASK, PAUSE, GETPID, FORK, KILL, WAIT4 = 13, 14, 34, 39, 57, 62, 61
@@ -28,9 +29,15 @@ async def idle(guest: FakeContext) -> None:
         await guest.syscall(PAUSE)
 
 
+async def start_init(sandbox: Sandbox, program: Program = idle) -> Process:
+    """Starts a process with pid 1, as the first of a container."""
+    sandbox.kernel._next_pid = 1
+    return await sandbox.spawn(program)
+
+
 async def run(sandbox: Sandbox, program: Program, credentials: Credentials | None = None) -> int:
     """Runs a program as pid 2, beside an idle init, since init is deaf to most signals."""
-    await sandbox.spawn(idle)
+    await start_init(sandbox)
     return await sandbox.run(program, credentials)
 
 
@@ -93,7 +100,9 @@ async def test_init_survives_what_it_has_no_handler_for_even_sigkill() -> None:
         await guest.syscall(EXIT_GROUP, 3)
 
     async with Sandbox() as sandbox:
-        assert await sandbox.run(program) == 3 << 8
+        process = await start_init(sandbox, program)
+        await sandbox.until(lambda: process.is_zombie)
+        assert process.exit_status == 3 << 8
 
 
 async def test_pause_ends_with_eintr_after_a_handler() -> None:
@@ -347,7 +356,7 @@ async def test_no_more_real_time_signals_are_queued_than_the_limit_allows() -> N
         assert results == [0, 0, 0, 0, -EAGAIN.errno, -EAGAIN.errno]
 
     async with Sandbox() as sandbox:
-        await sandbox.spawn(idle)
+        await start_init(sandbox)
         process = await sandbox.spawn(program)
         process.limits.set(11, 4, 4)
         await sandbox.until(lambda: process.is_zombie)
@@ -363,7 +372,7 @@ async def test_a_sleep_goes_on_after_a_stop_and_ends_with_the_time_left_after_a_
         assert struct.unpack("<qq", guest.memory.read(A + 16, 16)) == (6, 0)
 
     async with Sandbox() as sandbox:
-        await sandbox.spawn(idle)
+        await start_init(sandbox)
         process = await sandbox.spawn(sleeper)
         thread = process.leader
         await sandbox.until(lambda: thread.is_blocked)
