@@ -14,6 +14,7 @@ from asyncsentry.bootlog import BootLog
 from asyncsentry.clock import Clock, HostClock, RandomSource
 from asyncsentry.errnos import EEXIST, EINVAL, SentryBug
 from asyncsentry.fs.devices import DeviceRegistry
+from asyncsentry.fs.inotify import InotifyState
 from asyncsentry.fs.tty.terminals import Terminals
 from asyncsentry.gate import RunQueue
 from asyncsentry.memory.auxv import Hardware
@@ -66,6 +67,7 @@ class Kernel:
         self.threads: dict[int, Thread] = {}
         """Every live thread by tid."""
         self.boot_time_ns = self.clock.now_ns()
+        self.inotify = InotifyState()
         self.hardware = Hardware.capture()
         """What programs are told of the processor."""
         self.shared_memory = ShmTable(self.clock)

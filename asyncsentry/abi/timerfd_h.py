@@ -1,10 +1,6 @@
-"""timerfd.h: flags and layout of timerfd_create(2)."""
-
-from struct import Struct
+"""timerfd.h: flags of timerfd_create(2)."""
 
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
 TFD_NONBLOCK = 0o4000
 TFD_CLOEXEC = 0o2000000
-ITIMERSPEC = Struct("<qqqq")
-"""``struct itimerspec``: interval (s, ns), value (s, ns)."""

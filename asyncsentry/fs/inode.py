@@ -91,8 +91,11 @@ class DirectoryEntry(NamedTuple):
 class Watches(Protocol):
     """The watches on one inode, inotify(7)."""
 
-    def notify(self, mask: int, name: str, cookie: int) -> None:
-        """Reports an event (``IN_*``); ``name`` is the entry's for a watched directory, else empty."""
+    def notify(self, mask: int, name: str, cookie: int, is_unlinked: bool = False) -> None:
+        """Reports an event (``IN_*``); ``name`` is the entry's for a watched directory, else empty.
+
+        ``is_unlinked`` says that the name is gone already, IN_EXCL_UNLINK.
+        """
 
 
 class FileSystem:

@@ -31,7 +31,8 @@ def notify(dentry: Dentry, mask: int) -> None:
     inode, parent = dentry.inode, dentry.parent
     assert inode is not None
     if parent is not None and parent.inode is not None and parent.inode.watches is not None:
-        parent.inode.watches.notify(mask | (IN_ISDIR if inode.is_directory else 0), dentry.name, 0)
+        mask_for_parent = mask | (IN_ISDIR if inode.is_directory else 0)
+        parent.inode.watches.notify(mask_for_parent, dentry.name, 0, dentry.unlinked)
     if inode.watches is not None:
         inode.watches.notify(mask | (IN_ISDIR if inode.is_directory else 0), "", 0)
 

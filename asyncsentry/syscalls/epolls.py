@@ -17,7 +17,7 @@ from asyncsentry.fs.epoll import EpollFile, check_pollable
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.file import File
 from asyncsentry.syscalls.args import Fd, Flags, Int, Pointer, Size
-from asyncsentry.syscalls.polling import deadline_after, read_signal_mask, read_timespec
+from asyncsentry.syscalls.polling import deadline_after, read_signal_mask, read_timeout
 from asyncsentry.syscalls.registry import Restart, syscall
 from asyncsentry.tasks.thread import Thread
 from asyncsentry.waiter import READABLE
@@ -92,7 +92,7 @@ async def epoll_pwait(thread: Thread, epfd: Fd, events: Pointer, limit: Int, tim
 async def epoll_pwait2(thread: Thread, epfd: Fd, events: Pointer, limit: Int, timespec: Pointer, mask: Pointer,
                        size: Size) -> int:
     """epoll_pwait2(2): with a timeout in nanoseconds."""
-    deadline_ns = deadline_after(thread, read_timespec(thread, timespec))
+    deadline_ns = deadline_after(thread, read_timeout(thread, timespec))
     with thread.temporary_signal_mask(read_signal_mask(thread, mask, size)):
         return await _wait(thread, epfd, events, limit, deadline_ns)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from asyncsentry.abi.eventfd_h import EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE
 from asyncsentry.abi.fcntl_h import O_CLOEXEC, O_NONBLOCK
 from asyncsentry.abi.poll_h import SIGSET_SIZE
+from asyncsentry.abi.time_h import ITIMERSPEC
 from asyncsentry.abi.timerfd_h import (
-    ITIMERSPEC,
     TFD_CLOEXEC,
     TFD_NONBLOCK,
     TFD_TIMER_ABSTIME,
@@ -18,7 +18,6 @@ from asyncsentry.clock import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
     CLOCK_REALTIME_ALARM,
-    NS_PER_SECOND,
 )
 from asyncsentry.errnos import EINVAL, EPERM
 from asyncsentry.fs.anon import ANON_INODE_FS, AnonInode
@@ -27,6 +26,7 @@ from asyncsentry.fs.signalfd import SignalFile
 from asyncsentry.fs.timerfd import TimerFile
 from asyncsentry.syscalls.args import Fd, Flags, Int, Pointer, Size, UInt
 from asyncsentry.syscalls.registry import syscall
+from asyncsentry.syscalls.timespec import read_interval, write_interval
 from asyncsentry.tasks.credentials import CAP_WAKE_ALARM
 from asyncsentry.tasks.thread import Thread
 from asyncsentry.waiter import READABLE
@@ -76,22 +76,22 @@ def timerfd_create(thread: Thread, clock_id: Int, flags: Flags) -> int:
          missing="TFD_TIMER_CANCEL_ON_SET never cancels: guests cannot set the clock")
 def timerfd_settime(thread: Thread, fd: Fd, flags: Int, new: Pointer, old: Pointer) -> int:
     """timerfd_settime(2): EFAULT for the new time first, EINVAL for it and the flags, EBADF."""
-    interval_s, interval_ns, value_s, value_ns = thread.memory.read_struct(new, ITIMERSPEC)
+    interval_ns, value_ns = read_interval(thread, new, ITIMERSPEC)
     if flags & ~(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET):
         raise EINVAL(f"flags {flags:#x}")
-    interval, value = _nanoseconds(interval_s, interval_ns), _nanoseconds(value_s, value_ns)
     file = _timer(thread, fd)
-    before = file.get_time()
-    file.set_time(value, interval, bool(flags & TFD_TIMER_ABSTIME))
+    left_ns, old_interval_ns = file.get_time()
+    file.set_time(value_ns, interval_ns, bool(flags & TFD_TIMER_ABSTIME))
     if old:
-        _write_times(thread, old, before)
+        write_interval(thread, old, ITIMERSPEC, old_interval_ns, left_ns)
     return 0
 
 
 @syscall(287, errnos="EBADF EFAULT EINVAL")
 def timerfd_gettime(thread: Thread, fd: Fd, current: Pointer) -> int:
     """timerfd_gettime(2)."""
-    _write_times(thread, current, _timer(thread, fd).get_time())
+    left_ns, interval_ns = _timer(thread, fd).get_time()
+    write_interval(thread, current, ITIMERSPEC, interval_ns, left_ns)
     return 0
 
 
@@ -100,17 +100,6 @@ def _timer(thread: Thread, fd: int) -> TimerFile:
     if not isinstance(file, TimerFile):
         raise EINVAL(f"fd {fd} is no timer")
     return file
-
-
-def _nanoseconds(seconds: int, nanoseconds: int) -> int:
-    if seconds < 0 or not 0 <= nanoseconds < NS_PER_SECOND:
-        raise EINVAL("malformed time")
-    return min(seconds * NS_PER_SECOND + nanoseconds, (1 << 63) - 1)
-
-
-def _write_times(thread: Thread, address: int, times: tuple[int, int]) -> None:
-    value, interval = times
-    thread.memory.write_struct(address, ITIMERSPEC, *divmod(interval, NS_PER_SECOND), *divmod(value, NS_PER_SECOND))
 
 
 # signalfd ----------------------------------------------------------------------------------------

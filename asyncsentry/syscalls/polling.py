@@ -20,6 +20,7 @@ from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.file import File
 from asyncsentry.syscalls.args import Int, Pointer, Size, UInt
 from asyncsentry.syscalls.registry import Restart, syscall
+from asyncsentry.syscalls.timespec import read_timespec
 from asyncsentry.tasks.thread import Thread
 from asyncsentry.waiter import (
     ALWAYS,
@@ -93,14 +94,9 @@ def deadline_after(thread: Thread, timeout_ns: int | None) -> int | None:
     return min(thread.kernel.clock.now_ns() + timeout_ns, _LATEST_NS)
 
 
-def read_timespec(thread: Thread, address: int) -> int | None:
-    """Reads a relative ``struct timespec`` in nanoseconds; ``None`` for a null pointer, EINVAL if malformed."""
-    if not address:
-        return None
-    seconds, nanoseconds = thread.memory.read_struct(address, TIMESPEC)
-    if seconds < 0 or not 0 <= nanoseconds < NS_PER_SECOND:
-        raise EINVAL("malformed timespec")
-    return int(seconds) * NS_PER_SECOND + int(nanoseconds)
+def read_timeout(thread: Thread, address: int) -> int | None:
+    """Reads a relative ``struct timespec`` in nanoseconds; ``None`` for a null pointer."""
+    return read_timespec(thread, address) if address else None
 
 
 def read_signal_mask(thread: Thread, address: int, size: int) -> int | None:
@@ -187,7 +183,7 @@ def _pollable(file: File | None, thread: Thread) -> File | None:
 @syscall(271, errnos="EFAULT EINTR EINVAL", restart=Restart.NOHAND)
 async def ppoll(thread: Thread, fds: Pointer, count: UInt, timespec: Pointer, mask: Pointer, size: Size) -> int:
     """ppoll(2): poll with a timespec and a signal mask for the wait."""
-    deadline_ns = deadline_after(thread, read_timespec(thread, timespec))
+    deadline_ns = deadline_after(thread, read_timeout(thread, timespec))
     left = TimeLeft(thread, timespec, deadline_ns)
     with thread.temporary_signal_mask(read_signal_mask(thread, mask, size)):
         try:
@@ -229,7 +225,7 @@ async def pselect6(thread: Thread, count: Int, read_set: Pointer, write_set: Poi
                    timespec: Pointer, argument: Pointer) -> int:
     """pselect(2): select with a timespec and a signal mask for the wait."""
     mask, size = thread.memory.read_struct(argument, SIGSET_ARGUMENT) if argument else (0, 0)
-    deadline_ns = deadline_after(thread, read_timespec(thread, timespec))
+    deadline_ns = deadline_after(thread, read_timeout(thread, timespec))
     left = TimeLeft(thread, timespec, deadline_ns)
     with thread.temporary_signal_mask(read_signal_mask(thread, mask, size)):
         try:

@@ -20,6 +20,7 @@ from asyncsentry.abi.uio_h import (
     RWF_SYNC,
 )
 from asyncsentry.errnos import EBADF, EINVAL, EOPNOTSUPP, EPIPE, ESPIPE, WouldBlock
+from asyncsentry.fs.notify import IN_ACCESS, IN_MODIFY, notify_file
 from asyncsentry.syscalls.args import Buffer, Fd, Flags, Long, Pointer, Size
 from asyncsentry.syscalls.registry import syscall
 from asyncsentry.syscalls.transfer import (
@@ -54,6 +55,8 @@ async def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int:
         except WouldBlock:
             return await read_into(thread, file, ((buffer, count),), count)
         if thread.memory.write_some(buffer, data) == len(data):
+            if thread.kernel.inotify.watches:
+                notify_file(file, IN_ACCESS)
             return len(data)
         file.unread(data)
     total = clamp_count(count)
@@ -84,6 +87,8 @@ async def _write_piece(thread: Thread, file: File, buffer: int, count: int, offs
                 raise_signal(thread, SIGPIPE)
                 raise
             if written == count or (written and file.takes_one_write):
+                if thread.kernel.inotify.watches:
+                    notify_file(file, IN_MODIFY)
                 return written
     count = clamp_count(count)
     return await write_from(thread, file, ((buffer, count),), count, offset, done=written)
@@ -98,6 +103,8 @@ async def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: L
     if count <= CHUNK:
         data = file.try_read(count, offset)
         if thread.memory.write_some(buffer, data) == len(data):
+            if thread.kernel.inotify.watches:
+                notify_file(file, IN_ACCESS)
             return len(data)
     total = clamp_count(count)
     return await read_into(thread, file, ((buffer, total),), total, offset)

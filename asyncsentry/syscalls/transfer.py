@@ -19,6 +19,7 @@ from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_FSIZE
 from asyncsentry.abi.stat_h import S_IFREG
 from asyncsentry.abi.uio_h import MAX_RW_COUNT
 from asyncsentry.fs.fdtable import drop
+from asyncsentry.fs.notify import IN_ACCESS, IN_MODIFY, notify_file
 from asyncsentry.waiter import POLLERR, POLLHUP, POLLRDHUP, READABLE, WRITABLE
 
 if TYPE_CHECKING:
@@ -171,7 +172,10 @@ async def read_into(thread: Thread, file: File, segments: Segments, total: int, 
         nonblocking = bool(file.flags & O_NONBLOCK)
     file.references += 1
     try:
-        return await _read_chunks(thread, file.seen_by(thread), segments, total, offset, nonblocking)
+        done = await _read_chunks(thread, file.seen_by(thread), segments, total, offset, nonblocking)
+        if thread.kernel.inotify.watches:
+            notify_file(file, IN_ACCESS)
+        return done
     finally:
         await drop(file)
 
@@ -252,6 +256,8 @@ async def write_from(thread: Thread, file: File, segments: Segments, total: int,
     file.references += 1
     try:
         done = await _write_chunks(thread, file, segments, total, offset, nonblocking, done)
+        if done and thread.kernel.inotify.watches:
+            notify_file(file, IN_MODIFY)
         if done and file.flags & O_DSYNC and file.seekable:
             await file.sync(data_only=file.flags & O_SYNC != O_SYNC)
         return done
