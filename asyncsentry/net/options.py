@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from asyncsentry import errnos
 from asyncsentry.abi import socket_h as s
 from asyncsentry.abi.capability_h import CAP_NET_ADMIN, CAP_NET_RAW
@@ -14,21 +16,34 @@ BOOLEANS = frozenset((
 ))  # fmt: skip
 """Options that keep whether they were set to anything but zero."""
 _TIMEOUTS = {s.SO_RCVTIMEO: "receive", s.SO_RCVTIMEO_NEW: "receive", s.SO_SNDTIMEO: "send", s.SO_SNDTIMEO_NEW: "send"}
+_FIXED = {
+    s.SO_SNDLOWAT: 1, s.SO_BUSY_POLL: 0, s.SO_BPF_EXTENSIONS: 64, s.SO_INCOMING_CPU: -1, s.SO_ZEROCOPY: 0,
+    s.SO_LOCK_FILTER: 0,
+}  # fmt: skip
+"""Options that can be asked for but never change here."""
 _INT_MAX = 0x7FFFFFFF
 _PRIORITY_MAX_UNPRIVILEGED = 6
+
+
+class Limits(Protocol):
+    """Where the limits of a sandbox are kept: its sysctls."""
+
+    def integer(self, name: str, /) -> int:
+        """Gives a parameter, e.g. ``net.core.wmem_max``."""
 
 
 class SocketOptions:
     """The options of one socket."""
 
-    __slots__ = ("flags", "linger_seconds", "mark", "priority", "receive_buffer", "receive_low_water",
-                 "receive_timeout_ns", "send_buffer", "send_timeout_ns")
+    __slots__ = ("flags", "limits", "linger_seconds", "mark", "peek_offset", "priority", "receive_buffer",
+                 "receive_low_water", "receive_timeout_ns", "send_buffer", "send_timeout_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self.flags: set[int] = set()
         """The boolean options that are on."""
-        self.send_buffer = s.WMEM_MAX
-        self.receive_buffer = s.RMEM_MAX
+        self.send_buffer = limits.integer("net.core.wmem_default")
+        self.receive_buffer = limits.integer("net.core.rmem_default")
         self.receive_low_water = 1
         self.receive_timeout_ns: int | None = None
         """How long a receive may block; ``None`` for ever."""
@@ -37,10 +52,12 @@ class SocketOptions:
         """``None`` while SO_LINGER is off."""
         self.priority = 0
         self.mark = 0
+        self.peek_offset = -1
+        """Where the next MSG_PEEK begins, SO_PEEK_OFF; negative for always at the beginning."""
 
     def copy(self) -> SocketOptions:
         """Gives what a connection inherits from its listener."""
-        other = SocketOptions()
+        other = SocketOptions(self.limits)
         for name in self.__slots__:
             value = getattr(self, name)
             setattr(other, name, set(value) if isinstance(value, set) else value)
@@ -54,10 +71,11 @@ class SocketOptions:
         if name in BOOLEANS:
             (self.flags.add if number else self.flags.discard)(name)
         elif name in (s.SO_SNDBUF, s.SO_SNDBUFFORCE):
-            self.send_buffer = _buffer_size(caller, name == s.SO_SNDBUFFORCE, number, s.WMEM_MAX, s.SOCK_MIN_SNDBUF)
+            largest = self.limits.integer("net.core.wmem_max")
+            self.send_buffer = _buffer_size(caller, name == s.SO_SNDBUFFORCE, number, largest, s.SOCK_MIN_SNDBUF)
         elif name in (s.SO_RCVBUF, s.SO_RCVBUFFORCE):
-            self.receive_buffer = _buffer_size(caller, name == s.SO_RCVBUFFORCE, number, s.RMEM_MAX,
-                                               s.SOCK_MIN_RCVBUF)
+            largest = self.limits.integer("net.core.rmem_max")
+            self.receive_buffer = _buffer_size(caller, name == s.SO_RCVBUFFORCE, number, largest, s.SOCK_MIN_RCVBUF)
         elif name in _TIMEOUTS:
             self._set_timeout(_TIMEOUTS[name], value)
         elif name == s.SO_LINGER:
@@ -72,6 +90,8 @@ class SocketOptions:
             if not _may_administer(caller):
                 raise errnos.EPERM("marking needs CAP_NET_ADMIN")
             self.mark = number
+        elif name == s.SO_DETACH_FILTER:
+            raise errnos.ENOENT("no filter is attached")
         else:
             raise errnos.ENOPROTOOPT(f"no socket option {name}")
 
@@ -84,8 +104,15 @@ class SocketOptions:
             return s.TIMEVAL.pack(*divmod((timeout_ns or 0) // 1000, 1_000_000))
         if name == s.SO_LINGER:
             return s.LINGER.pack(self.linger_seconds is not None, self.linger_seconds or 0)
-        numbers = {s.SO_SNDBUF: self.send_buffer, s.SO_RCVBUF: self.receive_buffer, s.SO_SNDLOWAT: 1,
-                   s.SO_RCVLOWAT: self.receive_low_water, s.SO_PRIORITY: self.priority, s.SO_MARK: self.mark}
+        if name == s.SO_MAX_PACING_RATE:
+            return b"\xff" * 8
+        if name == s.SO_TIMESTAMPING:
+            return bytes(8)
+        if name == s.SO_ATTACH_FILTER:  # here SO_GET_FILTER
+            return b""
+        numbers = {s.SO_SNDBUF: self.send_buffer, s.SO_RCVBUF: self.receive_buffer, s.SO_PRIORITY: self.priority,
+                   s.SO_RCVLOWAT: self.receive_low_water, s.SO_MARK: self.mark, s.SO_PEEK_OFF: self.peek_offset}
+        numbers.update(_FIXED)
         if name in numbers:
             return _int(numbers[name])
         raise errnos.ENOPROTOOPT(f"no socket option {name}")

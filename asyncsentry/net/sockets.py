@@ -55,7 +55,7 @@ class Socket(File):
         """SOCK_STREAM and kin, without flags."""
         self.protocol = protocol
         self.creator = creator
-        self.options = SocketOptions()
+        self.options = SocketOptions(kernel.sysctls)
         self.error: type[errnos.LinuxError] | None = None
         """The pending error SO_ERROR shows once."""
 
@@ -199,6 +199,11 @@ class Socket(File):
         if name == s.SO_ERROR:
             error, self.error = self.error, None
             return _int(error.errno if error is not None else 0)
+        if name == s.SO_PEERNAME:
+            peer_name = self.peer_name()
+            if len(peer_name) < length:
+                raise errnos.EINVAL(f"the peer's name is shorter than {length} bytes")
+            return peer_name
         if name == s.SO_COOKIE:
             assert self.inode is not None
             return self.inode.ino.to_bytes(8, "little")

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from asyncsentry.fs.inode import Inode
     from asyncsentry.kernel import Kernel
 
-MESSAGE_OVERHEAD = 576
-"""What a message costs its sender beside the data: Linux's sk_buff and its shared info."""
+_BUFFER_OVERHEAD, _SHARED_INFO, _SMALL_MIN, _PAGE = 256, 320, 512, 4096
 _FAMILY = socket_h.SA_FAMILY.pack(socket_h.AF_UNIX)
 
 
@@ -34,6 +33,13 @@ class State(enum.Enum):
     CLOSED = enum.auto()
     ESTABLISHED = enum.auto()
     LISTENING = enum.auto()
+
+
+def charge_of(length: int) -> int:
+    """Gives what a message costs its sender: about the true size of Linux's sk_buff, so that as many fit."""
+    if length + _SHARED_INFO <= _PAGE:
+        return _BUFFER_OVERHEAD + max(_SMALL_MIN, 1 << (length + _SHARED_INFO - 1).bit_length())
+    return _BUFFER_OVERHEAD + _SMALL_MIN + (length + _PAGE - 1) // _PAGE * _PAGE
 
 
 class Message:
@@ -48,7 +54,7 @@ class Message:
         """How much of the data has been read."""
         self.credentials = credentials
         self.files = files
-        self.charge = len(data) + MESSAGE_OVERHEAD
+        self.charge = charge_of(len(data))
 
 
 class UnixSocket(sockets.Socket):

@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
-from asyncsentry.abi.socket_h import SOMAXCONN
 from asyncsentry.net import sockets
 from asyncsentry.net.ancillary import Caller, PeerIdentity, identity_of
 from asyncsentry.net.unix import State, UnixSocket
@@ -38,7 +37,7 @@ class ConnectedUnixSocket(UnixSocket):
         """Becomes a listener; its maker is who peers see as SO_PEERCRED."""
         if not self.name or self.state is State.ESTABLISHED:
             raise errnos.EINVAL("cannot listen: not bound, or connected")
-        self.backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
+        self.backlog = min(backlog & 0xFFFFFFFF, self.kernel.sysctls.integer("net.core.somaxconn"))
         self.state = State.LISTENING
         self.peer_identity = identity_of(caller)
         self.room_queue.notify(WRITABLE)

@@ -15,12 +15,14 @@ from asyncsentry.waiter import READABLE, WRITABLE, WaitQueue
 if TYPE_CHECKING:
     from asyncsentry.kernel import Kernel
 
-QUEUE_LENGTH_MAX = 10
-"""Messages a socket holds from senders it is not connected to, net.unix.max_dgram_qlen."""
-
 
 class MessageSocket(UnixSocket):
     """What datagram and seqpacket sockets share: sending and receiving whole messages."""
+
+    def __init__(self, kernel: Kernel, kind: int, flags: int, creator: PeerIdentity) -> None:
+        super().__init__(kernel, kind, flags, creator)
+        self.queue_length_max = kernel.sysctls.integer("net.unix.max_dgram_qlen")
+        """How many messages it holds from senders it is not connected to."""
 
     def may_be_sent_to_by(self, sender: UnixSocket) -> bool:
         """Whether it is connected to nobody, or to the sender."""
@@ -28,7 +30,7 @@ class MessageSocket(UnixSocket):
 
     def is_full_for(self, sender: UnixSocket) -> bool:
         """Whether the sender must wait; those this socket is connected to are limited by their buffers alone."""
-        return self.peer is not sender and self is not sender and len(self.received) > QUEUE_LENGTH_MAX
+        return self.peer is not sender and self is not sender and len(self.received) > self.queue_length_max
 
     def send_wait(self, target: object) -> tuple[WaitQueue, int]:
         """Waits for the receiver if it is what is full, for the own buffer otherwise."""

@@ -62,6 +62,9 @@ class UnixStreamSocket(ConnectedUnixSocket):
             return self._receive_nothing()
         if flags & socket_h.MSG_PEEK:
             return self._peek(count)
+        return self._receive(count)
+
+    def _receive(self, count: int) -> Received:
         parts: list[bytes] = []
         left = count
         credentials = self.received[0].credentials
@@ -81,6 +84,8 @@ class UnixStreamSocket(ConnectedUnixSocket):
             self._finish(message)
             if is_boundary or not left:
                 break
+        if self.options.peek_offset > 0:
+            self.options.peek_offset = max(0, self.options.peek_offset - count + left)
         return self._received(parts, credentials, files, is_boundary)
 
     def _receive_nothing(self) -> Received:
@@ -90,17 +95,28 @@ class UnixStreamSocket(ConnectedUnixSocket):
         raise errnos.WouldBlock
 
     def _peek(self, count: int) -> Received:
+        """Receives without taking, from SO_PEEK_OFF on if that is set."""
+        skip = max(0, self.options.peek_offset)
+        if skip >= self.count_unread():
+            return self._receive_nothing()
         parts: list[bytes] = []
         credentials = self.received[0].credentials
         files: list[File] = []
         is_boundary = False
         for message in self.received:
+            if skip >= len(message.data) - message.start:
+                skip -= len(message.data) - message.start
+                continue
             if self.passes_credentials and message.credentials != credentials:
                 is_boundary = True
                 break
             start = message.start
-            count -= self._take(message, count, parts)
+            message.start, skip = start + skip, 0
+            taken = self._take(message, count, parts)
+            count -= taken
             message.start = start
+            if self.options.peek_offset >= 0:
+                self.options.peek_offset += taken
             if message.files:
                 files, is_boundary = list(message.files), True
                 for file in files:
@@ -108,6 +124,13 @@ class UnixStreamSocket(ConnectedUnixSocket):
             if is_boundary or not count:
                 break
         return self._received(parts, credentials, files, is_boundary)
+
+    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """Sets an option, SO_PEEK_OFF included."""
+        if level == socket_h.SOL_SOCKET and name == socket_h.SO_PEEK_OFF and len(value) >= 4:
+            self.options.peek_offset = int.from_bytes(value[:4], "little", signed=True)
+        else:
+            super().set_option(caller, level, name, value)
 
     @staticmethod
     def _take(message: Message, count: int, parts: list[bytes]) -> int:

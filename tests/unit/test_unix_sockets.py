@@ -423,7 +423,8 @@ async def test_a_connected_datagram_socket_takes_messages_of_its_peer_only(g):
         await g.send(one, b"nowhere")
 
 
-async def test_a_datagram_queue_holds_eleven_messages_of_strangers(g):
+async def test_a_datagram_queue_holds_few_messages_of_strangers(g):
+    g.thread.kernel.sysctls.set("net.unix.max_dgram_qlen", "10")
     receiver, sender = await g.socket(DGRAM), await g.socket(DGRAM | NONBLOCK)
     await g.bind(receiver, unix("@r"))
     await g.connect(sender, unix("@r"))
@@ -649,3 +650,17 @@ async def test_the_directory_of_sockets(g):
     lines = g.thread.kernel.unix.table().splitlines()
     assert lines[1].endswith(f"00000002 00000000 00010000 0001 01 {g.file(listening).inode.ino:5d} /run.sock")
     assert lines[2].endswith(" @abs")
+
+
+async def test_peeking_from_an_offset(g):
+    a, b = await g.pair()
+    g.set(b, s.SO_PEEK_OFF, 0)
+    for text in (b"abc", b"def", b"gh"):
+        await g.send(a, text)
+    assert await g.recv(b, 4, s.MSG_PEEK) == b"abcd"
+    assert await g.recv(b, 2, s.MSG_PEEK) == b"ef"
+    assert await g.recv(b, 3) == b"abc"
+    assert await g.recv(b, 9, s.MSG_PEEK) == b"gh"
+    assert g.get_int(b, s.SO_PEEK_OFF) == 5
+    with pytest.raises(errnos.EAGAIN):
+        await g.recv(b, 9, s.MSG_PEEK | s.MSG_DONTWAIT)
