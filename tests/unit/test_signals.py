@@ -386,3 +386,18 @@ async def test_a_sleep_goes_on_after_a_stop_and_ends_with_the_time_left_after_a_
         send_to_process(process, SigInfo(abi.SIGUSR1))
         await sandbox.until(lambda: process.is_zombie)
         assert process.exit_status == 0
+
+
+async def test_a_process_signal_reaches_a_thread_even_if_its_last_one_was_taken_by_another() -> None:
+    async def sleeper(guest: FakeContext) -> None:
+        await guest.syscall(PAUSE)
+
+    async with Sandbox() as sandbox:
+        await start_init(sandbox)
+        process = await sandbox.spawn(sleeper)
+        thread = process.leader
+        await sandbox.until(lambda: thread.is_blocked)
+        thread.interrupt_pending = True  # as after another thread has taken what this one was to deliver
+        send_to_process(process, SigInfo(abi.SIGTERM))
+        await sandbox.until(lambda: process.is_zombie)
+        assert process.exit_status == abi.SIGTERM

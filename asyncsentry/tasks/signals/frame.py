@@ -6,6 +6,7 @@ arch/x86/kernel/signal.c and signal_64.c.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi import sigframe_h as abi
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _ADDRESS_MASK = (1 << 64) - 1
 _PAGE_FAULT = 14
+_general_registers = attrgetter(*abi.SIGCONTEXT_REGISTERS)
 _BASE_FLAGS = abi.UC_SIGCONTEXT_SS | abi.UC_STRICT_RESTORE_SS
 _XSTATE_BV_X87_SSE = 3
 
@@ -104,7 +106,7 @@ def _pack(thread: Thread, action: Action, registers: Registers, fp_address: int)
     fault, alt_stack = thread.last_fault, thread.alt_stack
     return abi.RT_SIGFRAME.pack(
         action.restorer, _BASE_FLAGS | (abi.UC_FP_XSTATE if fp_address else 0), 0, alt_stack.address,
-        alt_stack.flags, alt_stack.size, *(getattr(registers, name) for name in abi.SIGCONTEXT_REGISTERS),
+        alt_stack.flags, alt_stack.size, *_general_registers(registers),
         registers.cs, 0, 0, registers.ss, fault.error & _ADDRESS_MASK, fault.trapno, mask,
         fault.address & _ADDRESS_MASK if fault.trapno == _PAGE_FAULT else 0, fp_address, mask,
     )  # fmt: skip

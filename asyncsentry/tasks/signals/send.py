@@ -108,7 +108,8 @@ def discard_ignored(process: Process, signo: int) -> None:
     process.signals.pending.discard(bit(signo))
     for thread in process.threads.values():
         thread.pending.discard(bit(signo))
-        thread.recalculate()
+        if thread.interrupt_pending:
+            thread.recalculate()
 
 
 def thread_leaving(thread: Thread) -> None:
@@ -176,12 +177,11 @@ def _complete(process: Process, info: SigInfo) -> None:
         process.signals.stop_queue.notify(READABLE)
         return
     leader = process.leader
-    candidates = [leader, *(thread for thread in process.threads.values() if thread is not leader)]
-    for thread in candidates:
-        if _wants(thread, info.signo) and not thread.interrupt_pending:
-            thread.kick()
-            return
-    # All that could take it have something to deliver already, and find this one on the same occasion.
+    others = [thread for thread in process.threads.values() if thread is not leader]
+    willing = [thread for thread in (leader, *others) if _wants(thread, info.signo)]
+    idle = [thread for thread in willing if not thread.interrupt_pending]
+    for thread in (idle or willing)[:1]:
+        thread.kick()
 
 
 def _wants(thread: Thread, signo: int) -> bool:
