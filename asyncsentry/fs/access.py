@@ -98,6 +98,16 @@ def check_delete(credentials: FileCredentials, directory: Inode, victim: Inode, 
         raise errnos.EISDIR("is a directory")
 
 
+def check_link_source(credentials: FileCredentials, inode: Inode) -> None:
+    """Raises EPERM unless its owner, or someone who may read and write it, links a file: fs.protected_hardlinks=1."""
+    if is_owner(credentials, inode):
+        return
+    mode = inode.mode
+    is_plain = mode & S_IFMT == S_IFREG and not mode & S_ISUID and mode & (S_ISGID | S_IXGRP) != S_ISGID | S_IXGRP
+    if not is_plain or not permits(credentials, inode, MAY_READ | MAY_WRITE):
+        raise errnos.EPERM("only its owner may link it")
+
+
 def mode_for_chmod(credentials: FileCredentials, inode: Inode, mode: int) -> int:
     """Gives the permission bits chmod(2) may set: S_ISGID is lost on a foreign group without CAP_FSETID."""
     if not is_owner(credentials, inode):

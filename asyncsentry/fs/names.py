@@ -23,7 +23,7 @@ from asyncsentry.abi.stat_h import (
     S_IFSOCK,
     S_ISVTX,
 )
-from asyncsentry.fs.access import check_create, check_delete, check_writable_mount, mode_for_new
+from asyncsentry.fs.access import check_create, check_delete, check_link_source, check_writable_mount, mode_for_new
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.inode import Inode, Owner
 from asyncsentry.fs.notify import IN_ATTRIB, IN_CREATE, IN_DELETE, IN_DELETE_SELF, notify_name, notify_self
@@ -67,6 +67,7 @@ async def link(context: PathContext, old: Location, dirfd: int, path: str) -> No
         await _check_new_name(context, parent, is_directory=False)
         if old.mount is not parent.location.mount:
             raise errnos.EXDEV("another mount")
+        check_link_source(context.credentials, inode)
         check_create(context.credentials, inode_at(parent.location))
         if inode.is_directory:
             raise errnos.EPERM("directories have one name")

@@ -22,7 +22,7 @@ from asyncsentry.abi.fcntl_h import (
     RESOLVE_NO_XDEV,
 )
 from asyncsentry.abi.mount_h import MS_NOSYMFOLLOW
-from asyncsentry.abi.stat_h import S_IFDIR, S_IFLNK, S_IFMT
+from asyncsentry.abi.stat_h import S_IFDIR, S_IFLNK, S_IFMT, S_ISVTX
 from asyncsentry.fs.access import MAY_EXEC, FileCredentials, check_access, permits
 from asyncsentry.fs.anon import ANON_INODE_FS, AnonInode
 from asyncsentry.fs.dentry import Dentry, Location
@@ -35,6 +35,7 @@ LINKS_MAX = 40
 """Symbolic links one walk follows before ELOOP, path_resolution(7)."""
 NAME_MAX = 255
 _SEARCHABLE_DIRECTORY = S_IFDIR | 0o111
+_SHARED_AND_STICKY = S_ISVTX | 0o002
 _NEGATIVES_KEPT = 256
 
 
@@ -298,6 +299,8 @@ class Walker:
         assert inode is not None
         if self._links > LINKS_MAX or self._resolve & RESOLVE_NO_SYMLINKS or link.mount.flags & MS_NOSYMFOLLOW:
             raise errnos.ELOOP("too many links, or links are not to be followed")
+        if not self.pending:
+            self._check_trailing_link(inode)
         target = inode.magic_target(self._context)
         if target is not None:
             self._jump(target)
@@ -306,6 +309,15 @@ class Walker:
         if not text:
             raise errnos.ENOENT("an empty link")
         self.push(text)
+
+    def _check_trailing_link(self, link: Inode) -> None:
+        """Guards shared directories against links laid as traps: fs.protected_symlinks=1, Linux's may_follow_link."""
+        directory = self.inode
+        if (
+            directory.mode & _SHARED_AND_STICKY == _SHARED_AND_STICKY
+            and link.uid not in (self._context.credentials.fsuid, directory.uid)
+        ):
+            raise errnos.EACCES("another's link in a shared directory")
 
     @property
     def inode(self) -> Inode:

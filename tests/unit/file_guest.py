@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
+
+from guest_thread import A, Guest, make_guest
 
 from asyncsentry.abi.fcntl_h import AT_FDCWD, O_CREAT, O_RDWR
 from asyncsentry.abi.stat_h import STAT
@@ -14,7 +16,6 @@ from asyncsentry.fs.tmpfs import TmpFileSystem
 from asyncsentry.syscalls import attributes, descriptors, files, mounts, opening, paths, status, xattrs
 from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.tasks.fscontext import FsContext
-from guest_thread import A, Guest, make_guest
 
 PATH, SECOND, BUFFER = A, A + 0x1000, A + 0x2000
 
@@ -22,7 +23,7 @@ PATH, SECOND, BUFFER = A, A + 0x1000, A + 0x2000
 class FileGuest(Guest):
     """Calls by path put the path in guest memory and run the real handler."""
 
-    handlers = {
+    handlers: ClassVar[dict[str, Any]] = {
         name: getattr(module, name)
         for module in (attributes, descriptors, files, mounts, opening, paths, status, xattrs)
         for name in vars(module)

@@ -224,6 +224,21 @@ async def test_a_read_only_mount_refuses_what_changes_it() -> None:
     await guest.open("/usr/lib/x", O_RDWR)
 
 
+async def test_links_of_others_are_not_followed_in_shared_directories() -> None:
+    guest = await make_tree()
+    await guest.call("chmod", "/tmp", 0o1777)
+    await guest.symlink("/usr/lib/x", "/tmp/root")
+    guest.become(1000)
+    await guest.symlink("/usr/lib/x", "/tmp/link")
+    assert await where(guest, "/tmp/link") == "/usr/lib/x"
+    guest.become(1001)
+    assert await where(guest, "/tmp/root") == "/usr/lib/x"
+    with pytest.raises(errnos.EACCES):
+        await where(guest, "/tmp/link")
+    with pytest.raises(errnos.EPERM):
+        await guest.call("unlink", "/tmp/link")
+
+
 async def test_a_nodev_mount_opens_no_devices() -> None:
     guest = await make_tree()
     await names.mknod(guest.thread, AT_FDCWD, "/null", 0o20666, 0x103)
