@@ -29,8 +29,6 @@ FP_XSTATE_MAGIC2 = 0x4650_5845
 FPSTATE_ALIGNMENT = 64
 FXSAVE_SIZE = 512
 XSAVE_HEADER_SIZE = 64
-XSTATE_MAX_SIZE = 0x8000
-"""More than any processor's state, AMX tiles (8 KiB) included: a bound for what a guest may claim."""
 FPX_SW_BYTES_OFFSET = 464
 FPX_SW_BYTES = Struct("<IIQI")
 """magic1, extended_size, xfeatures, xstate_size."""

@@ -87,6 +87,7 @@ async def test_returning_restores_registers_mask_and_fp_state() -> None:
     returning = context.get_registers()
     returning.rsp += 8
     context.set_registers(returning)
+    context.set_fpstate(bytes(416) + xsave_image()[416:])
     pop_frame(thread)
     restored = context.get_registers()
     for name in Registers.NAMES:

@@ -25,7 +25,10 @@ _ADDRESS_MASK = (1 << 64) - 1
 _PAGE_FAULT = 14
 _general_registers = attrgetter(*abi.SIGCONTEXT_REGISTERS)
 _BASE_FLAGS = abi.UC_SIGCONTEXT_SS | abi.UC_STRICT_RESTORE_SS
-_XSTATE_BV_X87_SSE = 3
+_XSTATE_MIN_SIZE = abi.FXSAVE_SIZE + abi.XSAVE_HEADER_SIZE
+_XSTATE_BV = slice(abi.FXSAVE_SIZE, abi.FXSAVE_SIZE + 8)
+_X87_AND_SSE = 3
+_MAGIC2 = abi.FP_XSTATE_MAGIC2.to_bytes(4, "little")
 
 
 async def push_frame(thread: Thread, action: Action, info: SigInfo) -> None:
@@ -125,25 +128,26 @@ def _aim(registers: Registers, frame_address: int, action: Action, signo: int) -
 
 
 def _read_fpstate(thread: Thread, address: int) -> bytes:
-    """Reads the FP state a frame points to: the whole XSAVE image, or the old 512 bytes if it says no more."""
+    """Reads the FP state a frame points to: an XSAVE image if it says so credibly, else the old 512 bytes.
+
+    The kernel's check_xstate_in_sigframe(). What is left out of either becomes initial.
+    """
+    image = bytearray(thread.context.get_fpstate())
     legacy = thread.memory.read(address, abi.FXSAVE_SIZE)
-    magic, size, _, _ = abi.FPX_SW_BYTES.unpack_from(legacy, abi.FPX_SW_BYTES_OFFSET)
-    smallest = abi.FXSAVE_SIZE + abi.XSAVE_HEADER_SIZE
-    if magic == abi.FP_XSTATE_MAGIC1 and smallest < size <= abi.XSTATE_MAX_SIZE:
-        image: bytes = thread.memory.read(address, size)
-        if image[-4:] == abi.FP_XSTATE_MAGIC2.to_bytes(4, "little"):
-            return image
-    return _widen(thread, legacy)
-
-
-def _widen(thread: Thread, legacy: bytes) -> bytes:
-    """Makes a full image of an FXSAVE one: x87 and SSE state from it, the rest initial."""
-    template = thread.context.get_fpstate()
-    if len(template) < abi.FXSAVE_SIZE + abi.XSAVE_HEADER_SIZE:
+    magic, extended_size, features, size = abi.FPX_SW_BYTES.unpack_from(legacy, abi.FPX_SW_BYTES_OFFSET)
+    room = len(image) - len(_MAGIC2)
+    if room < _XSTATE_MIN_SIZE:
         raise EINVAL("no FP state to restore")
-    image = bytearray(len(template))
-    image[: abi.FPX_SW_BYTES_OFFSET] = legacy[: abi.FPX_SW_BYTES_OFFSET]
-    image[abi.FPX_SW_BYTES_OFFSET : abi.FXSAVE_SIZE] = template[abi.FPX_SW_BYTES_OFFSET : abi.FXSAVE_SIZE]
-    image[abi.FXSAVE_SIZE] = _XSTATE_BV_X87_SSE
-    image[-4:] = template[-4:]
+    content = legacy
+    if magic == abi.FP_XSTATE_MAGIC1 and _XSTATE_MIN_SIZE <= size <= min(room, extended_size):
+        content = thread.memory.read(address, size + len(_MAGIC2))
+    is_full = len(content) > len(legacy) and content[size:] == _MAGIC2
+    if address % (abi.FPSTATE_ALIGNMENT if is_full else abi.FRAME_ALIGNMENT):
+        raise EINVAL(f"FP state at {address:#x} is not aligned")
+    image[: abi.FPX_SW_BYTES_OFFSET] = content[: abi.FPX_SW_BYTES_OFFSET]
+    extended = content[abi.FXSAVE_SIZE : size] if is_full else b""
+    image[abi.FXSAVE_SIZE : room] = extended.ljust(room - abi.FXSAVE_SIZE, b"\0")
+    left_out = abi.FPX_SW_BYTES.unpack_from(image, abi.FPX_SW_BYTES_OFFSET)[2] & ~features
+    present = int.from_bytes(content[_XSTATE_BV], "little") & ~left_out if is_full else _X87_AND_SSE
+    image[_XSTATE_BV] = present.to_bytes(8, "little")
     return bytes(image)
