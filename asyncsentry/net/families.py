@@ -1,7 +1,7 @@
 """Which address families a kernel has: AF_UNIX always, the Internet's by ``Kernel.network``.
 
-``host``: AF_INET and AF_INET6 are passed through to host sockets. ``none``: there is no Internet
-family at all, and socket(2) says EAFNOSUPPORT.
+``host``: AF_INET, AF_INET6 and (for questions) AF_NETLINK are passed through to host sockets. ``none``: there is
+no Internet family at all, and socket(2) says EAFNOSUPPORT.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from asyncsentry.abi import socket_h
 from asyncsentry.net.ancillary import Caller, identity_of
 from asyncsentry.net.hostcalls import HostCalls
 from asyncsentry.net.hostinet import HostFamily
+from asyncsentry.net.hostnetlink import HostNetlinkFamily
 from asyncsentry.net.hostpoll import HostPoller
 from asyncsentry.net.sockets import Socket
 from asyncsentry.net.unix import State
@@ -65,3 +66,4 @@ def install_families(kernel: Kernel) -> None:
         poller, calls = HostPoller(), HostCalls()
         for domain in (socket_h.AF_INET, socket_h.AF_INET6):
             kernel.socket_families.setdefault(domain, HostFamily(domain, poller, calls))
+        kernel.socket_families.setdefault(socket_h.AF_NETLINK, HostNetlinkFamily(poller, calls))

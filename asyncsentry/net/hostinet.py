@@ -244,6 +244,10 @@ class HostSocket(Socket):
 
     # Options --------------------------------------------------------------------------------------
 
+    def passes(self, level: int, name: int) -> bool:
+        """Whether setsockopt(2) passes an option on."""
+        return (level, name) in hostoptions.SETTABLE
+
     def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
         """Sets a listed option on the host."""
         if level == socket_h.SOL_SOCKET and name in _OWN_OPTIONS:
@@ -253,7 +257,7 @@ class HostSocket(Socket):
             if not caller.credentials.has(CAP_NET_ADMIN):
                 raise errnos.EPERM("forcing a buffer size needs CAP_NET_ADMIN")
             name = _FORCED[name]
-        if (level, name) not in hostoptions.SETTABLE:
+        if not self.passes(level, name):
             raise errnos.ENOPROTOOPT(f"option {name} of level {level} does not pass")
         try:
             self.inner.setsockopt(level, name, value)
@@ -268,7 +272,7 @@ class HostSocket(Socket):
             return super().get_option(level, name, length)
         if level == socket_h.SOL_SOCKET and name in (socket_h.SO_TYPE, socket_h.SO_DOMAIN):
             return super().get_option(level, name, length)
-        if (level, name) not in hostoptions.GETTABLE:
+        if not self.passes(level, name) and (level, name) not in hostoptions.GETTABLE:
             raise errnos.ENOPROTOOPT(f"option {name} of level {level} does not pass")
         if not length:
             return b""

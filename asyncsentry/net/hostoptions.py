@@ -39,10 +39,11 @@ SETTABLE = frozenset(
     + [(IPPROTO_IPV6, name) for name in _IPV6] + [(IPPROTO_TCP, name) for name in _TCP]
     + [(IPPROTO_UDP, name) for name in _UDP]
 )  # fmt: skip
-"""(level, name) of what setsockopt(2) passes on; getsockopt(2) does all of these and some more."""
-GETTABLE = SETTABLE | {(SOL_SOCKET, socket_h.SO_ERROR), (SOL_SOCKET, socket_h.SO_ACCEPTCONN),
+"""(level, name) of what setsockopt(2) and getsockopt(2) pass on."""
+GETTABLE = {(SOL_SOCKET, socket_h.SO_ERROR), (SOL_SOCKET, socket_h.SO_ACCEPTCONN),
                        (SOL_SOCKET, socket_h.SO_PROTOCOL), (SOL_SOCKET, socket_h.SO_COOKIE),
                        (SOL_SOCKET, socket_h.SO_SNDLOWAT), (IPPROTO_IP, in_h.IP_MTU), (IPPROTO_TCP, tcp_h.TCP_INFO)}
+"""What getsockopt(2) passes on besides."""
 SENDABLE_CONTROL = frozenset((
     (IPPROTO_IP, in_h.IP_TOS), (IPPROTO_IP, in_h.IP_TTL), (IPPROTO_IP, in_h.IP_PKTINFO),
     (IPPROTO_IPV6, in_h.IPV6_PKTINFO), (IPPROTO_IPV6, in_h.IPV6_HOPLIMIT), (IPPROTO_IPV6, in_h.IPV6_TCLASS),

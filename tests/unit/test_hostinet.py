@@ -13,8 +13,9 @@ import uvloop
 from guest_sockets import DATA, SocketGuest, make_socket_guest
 
 from asyncsentry import errnos
-from asyncsentry.abi import in_h, tcp_h
+from asyncsentry.abi import in_h, netlink_h, tcp_h
 from asyncsentry.abi import socket_h as s
+from asyncsentry.net.hostnetlink import questions_in
 from asyncsentry.net.interface_ioctls import SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFINDEX
 from asyncsentry.syscalls.socket_receive import recvfrom
 from asyncsentry.tasks.credentials import Credentials
@@ -270,6 +271,25 @@ async def test_interfaces(g):
     assert b"lo\0" in g.memory.read(g.at(0x106000), g.memory.read_i32(place))
     with pytest.raises(errnos.ENOTTY):
         g.file(fd).ioctl(g.thread, 0x8914, place)  # SIOCSIFFLAGS
+
+
+async def test_interfaces_can_be_listed_but_not_changed(g):
+    fd = await g.socket(s.SOCK_RAW, s.AF_NETLINK)
+    await g.bind(fd, netlink_h.SOCKADDR_NL.pack(s.AF_NETLINK, 0, 0, 0))
+    dump = netlink_h.NLMSGHDR.pack(20, netlink_h.RTM_GETLINK, 0x301, 7, 0) + bytes(4)
+    await g.send(fd, dump, to=netlink_h.SOCKADDR_NL.pack(s.AF_NETLINK, 0, 0, 0))
+    assert b"lo\0" in await within(g.recv(fd, 0x4000))
+    change = netlink_h.NLMSGHDR.pack(32, 19, 5, 8, 0) + bytes(16)
+    for request in (change, dump + change):
+        with pytest.raises(errnos.EPERM):
+            await g.send(fd, request)
+        with pytest.raises(errnos.EPERM):
+            await g.write(fd, request)
+    assert questions_in(dump + change[:31]) == dump
+    with pytest.raises(errnos.EPERM):
+        await g.send(fd, dump, to=netlink_h.SOCKADDR_NL.pack(s.AF_NETLINK, 0, 1, 0))
+    with pytest.raises(errnos.EPROTONOSUPPORT):
+        await g.socket(s.SOCK_RAW, s.AF_NETLINK, 15)
 
 
 async def test_without_a_network_there_is_no_internet_family():
