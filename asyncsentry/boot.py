@@ -19,7 +19,6 @@ from asyncsentry.fs.path import resolve
 from asyncsentry.fs.procfs.root import make_proc
 from asyncsentry.fs.tmpfs import TmpFileSystem
 from asyncsentry.fs.tty.devpts import make_devpts
-from asyncsentry.fs.tty.devpts import make_devpts
 from asyncsentry.kernel import Kernel
 from asyncsentry.syscalls.dispatch import Dispatch
 from asyncsentry.tasks.credentials import Credentials
@@ -153,8 +152,6 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
     await _mount(mounter, "/dev", dev, "tmpfs")
     devpts = make_devpts(kernel.allocate_device(), kernel.terminals, "gid=5,mode=620,ptmxmode=666")
     await _mount(mounter, "/dev/pts", devpts, "devpts")
-    await _mount(mounter, "/dev/pts", make_devpts(kernel.allocate_device(), kernel.terminals, "mode=620,ptmxmode=666"),
-                 "devpts")
     await _mount(mounter, "/dev/shm", TmpFileSystem(kernel.allocate_device(), kernel.clock), "tmpfs")
     for index, volume in enumerate(configuration.volumes, start=1):
         filesystem = await GoferFileSystem.attach(gofer, index, kernel.allocate_device(), exclusive=False)

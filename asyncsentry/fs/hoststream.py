@@ -74,7 +74,7 @@ class _StreamQueue(WaitQueue):
     def add(self, waiter: Waiter) -> None:
         """Adds a waiter and has the host watched."""
         super().add(waiter)
-        self._file.watch()
+        self._file.watch(waiter.mask)
 
 
 class HostStreamFile(File):
@@ -96,7 +96,8 @@ class HostStreamFile(File):
         self._always_ready = self.is_regular
         self._epoll: select.epoll | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_watching = False
+        self._armed = 0
+        """The directions (POLLIN, POLLOUT) whose next readiness the host will announce."""
 
     def describe(self) -> str:
         """Gives e.g. ``pipe:[7]``; the host's paths are not the guest's business."""
@@ -113,11 +114,11 @@ class HostStreamFile(File):
         try:
             data = self._read(min(count, READ_MAX) if not self.is_regular else count, offset)
         except BlockingIOError:
-            self.watch()
+            self.watch(POLLIN)
             raise errnos.WouldBlock from None
         except OSError as error:
             raise errnos.from_host(error) from None
-        self.watch()
+        self.watch(POLLIN)
         return data
 
     def _read(self, count: int, offset: int | None) -> bytes:
@@ -144,11 +145,12 @@ class HostStreamFile(File):
         try:
             written = self._write(data, offset)
         except BlockingIOError:
-            self.watch()
+            self.watch(POLLOUT)
             raise errnos.WouldBlock from None
         except OSError as error:
             raise errnos.from_host(error) from None
-        self.watch()
+        if written < len(data):
+            self.watch(POLLOUT)
         return written
 
     def _write(self, data: bytes, offset: int | None) -> int:
@@ -180,27 +182,35 @@ class HostStreamFile(File):
         if self._always_ready:
             return READABLE | WRITABLE
         mask = self._poll_host()
-        self.watch()
+        self.watch((POLLIN | POLLOUT) & ~mask)
         mask |= READABLE if mask & POLLIN else 0
         return mask | (WRITABLE if mask & POLLOUT else 0)
 
-    def watch(self) -> None:
-        """Has the next change on the host announced, if somebody waits for one."""
-        if self._always_ready or self._is_watching or not self.queue:
+    def watch(self, directions: int) -> None:
+        """Has the next readiness in these directions announced, as far as somebody waits for it.
+
+        Only directions that were found not ready are armed again, or a stream that can always be written
+        would keep announcing so.
+        """
+        armed = self._armed | directions & self.queue.wanted() & (POLLIN | POLLOUT)
+        if self._always_ready or armed == self._armed:
             return
-        events = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP
-        if not self.queue.wanted() & (POLLOUT | WRITABLE):
-            events &= ~select.EPOLLOUT
+        self._armed = armed
+        self._arm()
+
+    def _arm(self) -> None:
+        events = select.EPOLLONESHOT | self._armed
+        if self._armed & POLLIN:
+            events |= select.EPOLLPRI | select.EPOLLRDHUP
         if self._epoll is None:
             self._open_epoll(events)
         else:
-            self._epoll.modify(self.descriptor, events | select.EPOLLONESHOT)
-        self._is_watching = self._epoll is not None
+            self._epoll.modify(self.descriptor, events)
 
     def _open_epoll(self, events: int) -> None:
         epoll = select.epoll()
         try:
-            epoll.register(self.descriptor, events | select.EPOLLONESHOT)
+            epoll.register(self.descriptor, events)
         except PermissionError:  # a file epoll does not take is always ready
             epoll.close()
             self._always_ready = True
@@ -215,8 +225,11 @@ class HostStreamFile(File):
         ready = self._epoll.poll(0)
         if not ready:
             return
-        self._is_watching = False
         mask = ready[0][1]
+        # The host's one shot is spent for both directions: what did not fire is armed again.
+        self._armed = 0 if mask & (POLLHUP | POLLERR) else self._armed & ~mask
+        if self._armed:
+            self._arm()
         mask |= READABLE if mask & POLLIN else 0
         mask |= WRITABLE if mask & POLLOUT else 0
         self.queue.notify(mask)
@@ -264,6 +277,10 @@ class HostStreamFile(File):
 
     async def release(self) -> None:
         """Stops watching; closes the descriptor if it is ours."""
+        self.close()
+
+    def close(self) -> None:
+        """Does the same at once, for owners outside the guest."""
         if self._epoll is not None and self._loop is not None:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()

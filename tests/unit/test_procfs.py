@@ -41,8 +41,8 @@ class FakeMemory:
         area: dict[str, Any] = {"prot": 3, "flags": 2, "file": None, "offset": 0, "name": "[heap]"}
         self.vmas = [SimpleNamespace(start=0x1000, end=0x2000, **area)]
 
-    def resident_bytes(self) -> int:
-        return 4096
+    resident_bytes = 4096
+    space = SimpleNamespace(host_pid=0)
 
     def read_some(self, address: int, count: int) -> bytes:
         return bytes(self.content[address - 0x1000 : address - 0x1000 + count]) if address >= 0x1000 else b""

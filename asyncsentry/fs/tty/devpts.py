@@ -17,7 +17,6 @@ from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.file import O_PATH, File
 from asyncsentry.fs.inode import AttributeChange, FileSystem, Inode
 from asyncsentry.fs.mount import Mount
-from asyncsentry.fs.path import lookup
 from asyncsentry.fs.synthetic import Directory, SyntheticFileSystem, SyntheticInode
 from asyncsentry.fs.tty.jobcontrol import Caller
 from asyncsentry.fs.tty.pty import SLAVE_MAJOR, Pty, PtyMaster
@@ -63,18 +62,21 @@ class DevptsFileSystem(SyntheticFileSystem):
         return ",".join([*options, f"mode={self.slave_mode:03o}", f"ptmxmode={self.ptmx_mode:03o}"])
 
     def open_master(self, inode: Inode, flags: int, location: Location | None, caller: Caller) -> PtyMaster:
-        """Makes a new pseudo-terminal; ENOSPC when there are too many."""
+        """Makes a new pseudo-terminal for a guest thread and opens its master."""
+        return PtyMaster(self.make_pty(caller.credentials.fsuid, caller.credentials.fsgid), inode, flags, location)
+
+    def make_pty(self, uid: int, gid: int) -> Pty:
+        """Makes a new pseudo-terminal for a user; ENOSPC when there are too many."""
         if self.terminals.pty_count() >= self.terminals.pty_limit() or len(self.ptys) >= (self.maximum or 1 << 20):
             raise errnos.ENOSPC("no pseudo-terminals left")
         index = heapq.heappop(self._free) if self._free else self._next
         self._next = max(self._next, index + 1)
         pty = Pty(self.terminals, self, index)
-        credentials = caller.credentials
-        uid = self.slave_uid if self.slave_uid is not None else credentials.fsuid
-        gid = self.slave_gid if self.slave_gid is not None else credentials.fsgid
+        uid = self.slave_uid if self.slave_uid is not None else uid
+        gid = self.slave_gid if self.slave_gid is not None else gid
         self.ptys[index] = pty
         self.directory.children[str(index)] = SlaveInode(self, pty, self.slave_mode, uid, gid)
-        return PtyMaster(pty, inode, flags, location)
+        return pty
 
     def remove(self, index: int) -> None:
         """Frees a number when its master is closed."""
@@ -82,13 +84,16 @@ class DevptsFileSystem(SyntheticFileSystem):
             self.directory.children.pop(str(index), None)
             heapq.heappush(self._free, index)
 
-    async def slave_location(self, index: int, master: Location | None) -> Location:
+    def slave_location(self, index: int, mount: Mount | None) -> Location:
         """Gives where a slave is, through the mount its master was opened by."""
-        if master is not None and master.mount.filesystem is self:
-            return Location(master.mount, await lookup(self.root_dentry, str(index)))
         inode = self.directory.children[str(index)]
-        dentry = Dentry(f"/dev/pts/{index}", None, inode)
-        return Location(Mount(0, self, dentry), dentry)
+        if mount is None or mount.filesystem is not self:
+            dentry = Dentry(f"/dev/pts/{index}", None, inode)
+            return Location(Mount(0, self, dentry), dentry)
+        cached = self.root_dentry.children.get(str(index))
+        if cached is None or cached.inode is not inode:
+            cached = self.root_dentry.children[str(index)] = Dentry(str(index), self.root_dentry, inode)
+        return Location(mount, cached)
 
 
 class PtsDirectory(Directory):

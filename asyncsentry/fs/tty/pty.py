@@ -146,7 +146,8 @@ class PtyMaster(File):
         if call.number & ~(O_ACCMODE | O_NOCTTY | O_CLOEXEC | O_NONBLOCK):
             raise errnos.EINVAL("flags TIOCGPTPEER does not take")
         thread = cast(Any, call.caller)
-        location = await self.pty.filesystem.slave_location(self.pty.index, self.location)
+        mount = self.location.mount if self.location is not None else None
+        location = self.pty.filesystem.slave_location(self.pty.index, mount)
         inode = location.dentry.inode
         assert inode is not None
         file = await inode.open(call.number & ~O_CLOEXEC, location, thread)
