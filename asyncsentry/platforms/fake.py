@@ -25,6 +25,7 @@ ARENA = 0x10_0000
 """Where a new address space has 64 KiB of memory for test programs to use."""
 ARENA_SIZE = 0x1_0000
 
+_USER_CS, _USER_DS = 0x33, 0x2B
 _AFTER_SYSCALL = 0x1002
 """Where ``rip`` is during a call: a restart sets it back by the two bytes of the instruction."""
 
@@ -147,6 +148,7 @@ class FakeContext:
         """What the next fork's or clone's child runs."""
         self.handlers: dict[int, Program] = {}
         self.registers = Registers()
+        self.registers.cs, self.registers.ss = _USER_CS, _USER_DS
         self.fpstate = b""
         self._gate = Gate(asyncio.get_running_loop())
         self._resumed: asyncio.Future[None] | None = None
@@ -257,8 +259,9 @@ class FakeContext:
         return self.registers.copy()
 
     def set_registers(self, registers: Registers) -> None:
-        """Installs registers."""
+        """Installs registers, with the selectors of 64-bit user code."""
         self.registers = registers.copy()
+        self.registers.cs, self.registers.ss = _USER_CS, _USER_DS
 
     def get_fpstate(self) -> bytes:
         """Gives what :meth:`set_fpstate` took."""

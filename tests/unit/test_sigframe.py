@@ -37,7 +37,7 @@ def registers() -> Registers:
     regs = Registers()
     for number, name in enumerate(Registers.NAMES):
         setattr(regs, name, 0x1000 + number)
-    regs.rsp, regs.eflags = STACK_TOP, 0x646
+    regs.rsp, regs.eflags, regs.cs, regs.ss = STACK_TOP, 0x646, 0x33, 0x2B
     return regs
 
 
@@ -153,6 +153,9 @@ def test_hostile_frames_are_refused_or_restored_but_never_surprise(frame: bytes,
         where = A + 0x4000
         image = bytearray(frame)
         struct.pack_into("<Q", image, 29 * 8, A + fp_address if fp_address < 4096 else fp_address)
+        if image[0] & 1:
+            struct.pack_into("<H", image, 24 * 8, 0x33)
+            image[8] &= ~4
         guest.memory.write(where, bytes(image))
         regs = Registers()
         regs.rsp = where + 8

@@ -58,16 +58,18 @@ def pop_frame(thread: Thread) -> None:
     context = thread.context
     registers = context.get_registers()
     frame_address = (registers.rsp - 8) & _ADDRESS_MASK
-    (_, _, _, alt_address, alt_flags, alt_size, *words, mask) = abi.RT_SIGFRAME.unpack(
+    (_, uc_flags, _, alt_address, alt_flags, alt_size, *words, mask) = abi.RT_SIGFRAME.unpack(
         thread.memory.read(frame_address, abi.RT_SIGFRAME.size)
     )
     thread.signal_mask = mask
     general, (cs, _, _, ss), fp_address = words[:18], words[18:22], words[26]
+    if cs | 3 != abi.USER_CS or (uc_flags & abi.UC_STRICT_RESTORE_SS and ss | 3 != abi.USER_DS):
+        raise EINVAL("segments of no 64-bit program")
     eflags = registers.eflags & ~abi.EFLAGS_RESTORED
     for name, value in zip(abi.SIGCONTEXT_REGISTERS, general, strict=True):
         setattr(registers, name, value)
     registers.eflags = eflags | registers.eflags & abi.EFLAGS_RESTORED
-    registers.cs, registers.ss = cs | 3, ss | 3
+    registers.cs, registers.ss = abi.USER_CS, abi.USER_DS
     context.set_fpstate(_read_fpstate(thread, fp_address) if fp_address else b"")
     context.set_registers(registers)
     try:
@@ -128,26 +130,32 @@ def _aim(registers: Registers, frame_address: int, action: Action, signo: int) -
 
 
 def _read_fpstate(thread: Thread, address: int) -> bytes:
-    """Reads the FP state a frame points to: an XSAVE image if it says so credibly, else the old 512 bytes.
-
-    The kernel's check_xstate_in_sigframe(). What is left out of either becomes initial.
-    """
+    """Gives the FP state a frame points to as a full image of this processor; what the guest left out is initial."""
     image = bytearray(thread.context.get_fpstate())
-    legacy = thread.memory.read(address, abi.FXSAVE_SIZE)
-    magic, extended_size, features, size = abi.FPX_SW_BYTES.unpack_from(legacy, abi.FPX_SW_BYTES_OFFSET)
     room = len(image) - len(_MAGIC2)
     if room < _XSTATE_MIN_SIZE:
         raise EINVAL("no FP state to restore")
-    content = legacy
-    if magic == abi.FP_XSTATE_MAGIC1 and _XSTATE_MIN_SIZE <= size <= min(room, extended_size):
-        content = thread.memory.read(address, size + len(_MAGIC2))
-    is_full = len(content) > len(legacy) and content[size:] == _MAGIC2
-    if address % (abi.FPSTATE_ALIGNMENT if is_full else abi.FRAME_ALIGNMENT):
-        raise EINVAL(f"FP state at {address:#x} is not aligned")
+    content, features = _copy_fpstate(thread, address, room)
+    known = abi.FPX_SW_BYTES.unpack_from(image, abi.FPX_SW_BYTES_OFFSET)[2]
     image[: abi.FPX_SW_BYTES_OFFSET] = content[: abi.FPX_SW_BYTES_OFFSET]
-    extended = content[abi.FXSAVE_SIZE : size] if is_full else b""
-    image[abi.FXSAVE_SIZE : room] = extended.ljust(room - abi.FXSAVE_SIZE, b"\0")
-    left_out = abi.FPX_SW_BYTES.unpack_from(image, abi.FPX_SW_BYTES_OFFSET)[2] & ~features
-    present = int.from_bytes(content[_XSTATE_BV], "little") & ~left_out if is_full else _X87_AND_SSE
-    image[_XSTATE_BV] = present.to_bytes(8, "little")
+    image[abi.FXSAVE_SIZE : room] = content[abi.FXSAVE_SIZE :].ljust(room - abi.FXSAVE_SIZE, b"\0")
+    present = int.from_bytes(image[_XSTATE_BV], "little") & ~(known & ~features)
+    image[_XSTATE_BV] = (present if len(content) > abi.FXSAVE_SIZE else _X87_AND_SSE).to_bytes(8, "little")
     return bytes(image)
+
+
+def _copy_fpstate(thread: Thread, address: int, room: int) -> tuple[bytes, int]:
+    """Copies an XSAVE image (and which features it is to restore) if it is credibly one, else the old 512 bytes.
+
+    The kernel's check_xstate_in_sigframe().
+    """
+    legacy = thread.memory.read(address, abi.FXSAVE_SIZE)
+    magic, extended_size, features, size = abi.FPX_SW_BYTES.unpack_from(legacy, abi.FPX_SW_BYTES_OFFSET)
+    alignment, content = abi.FRAME_ALIGNMENT, legacy
+    if magic == abi.FP_XSTATE_MAGIC1 and _XSTATE_MIN_SIZE <= size <= min(room, extended_size):
+        image = thread.memory.read(address, size + len(_MAGIC2))
+        if image[size:] == _MAGIC2:
+            alignment, content = abi.FPSTATE_ALIGNMENT, image[:size]
+    if address % alignment:
+        raise EINVAL(f"FP state at {address:#x} is not aligned")
+    return content, features
