@@ -12,6 +12,7 @@ import pkgutil
 
 
 def load() -> None:
-    """Imports every family, which declares its calls."""
+    """Imports every family, which declares its calls; then declares those that are absent."""
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         importlib.import_module(module.name)
+    importlib.import_module(__name__ + ".stubs").declare_absent()

@@ -6,15 +6,22 @@ import os
 import struct
 
 from asyncsentry.abi import prctl_h, utsname_h
+from asyncsentry.abi.signal_h import SIGHUP, SIGINT
 from asyncsentry.clock import NS_PER_SECOND
 from asyncsentry.errnos import EINVAL, ENODEV, EPERM
 from asyncsentry.syscalls.args import Buffer, Flags, Int, Pointer, Size, UInt
 from asyncsentry.syscalls.registry import syscall
 from asyncsentry.tasks import prctl as process_control
-from asyncsentry.tasks.credentials import CAP_SYS_ADMIN, CAP_SYSLOG
+from asyncsentry.tasks.credentials import CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYSLOG
+from asyncsentry.tasks.exit import begin_group_exit
 from asyncsentry.tasks.thread import Thread
 
 _RANDOM_CHUNK = 1 << 20
+REBOOT_MAGIC1, REBOOT_MAGIC2 = 0xFEE1DEAD, (672274793, 85072278, 369367448, 537993216)
+REBOOT_RESTARTS = (0x01234567, 0xA1B2C3D4)
+"""LINUX_REBOOT_CMD_RESTART, RESTART2."""
+REBOOT_HALTS = (0xCDEF0123, 0x4321FEDC)
+"""LINUX_REBOOT_CMD_HALT, POWER_OFF."""
 PER_MASK, PER_LINUX32 = 0xFF, 0x08
 PERSONALITY_QUERY = 0xFFFFFFFF
 SYSINFO = struct.Struct("<q3Q6QHxxxxxx2QI4x")
@@ -58,6 +65,22 @@ def _read_name(thread: Thread, address: int, length: int) -> str:
     if not 0 <= length <= utsname_h.NAME_MAX:
         raise EINVAL("not the length of a name")
     return os.fsdecode(thread.memory.read(address, length).split(b"\0", 1)[0])
+
+
+@syscall(169, errnos="EINVAL EPERM", missing="ends the container's init; kernels are not started")
+def reboot(thread: Thread, magic1: UInt, magic2: UInt, command: UInt, argument: Pointer) -> int:
+    """reboot(2): as in a pid namespace, init dies of SIGHUP for a restart and of SIGINT for a halt."""
+    if not thread.credentials.has(CAP_SYS_BOOT):
+        raise EPERM("only CAP_SYS_BOOT restarts the system")
+    if magic1 != REBOOT_MAGIC1 or magic2 not in REBOOT_MAGIC2:
+        raise EINVAL("not the magic numbers")
+    signo = SIGHUP if command in REBOOT_RESTARTS else SIGINT if command in REBOOT_HALTS else None
+    if signo is None:
+        raise EINVAL(f"no command {command:#x}")
+    if (init := thread.kernel.init) is None:
+        raise EINVAL("there is no init")
+    begin_group_exit(init, signo)
+    return 0
 
 
 @syscall(318, errnos="EFAULT EINVAL")

@@ -111,7 +111,7 @@ def _make_thread(parent: Thread, args: CloneArgs, pid: int, context: Context, me
                     parent.fs if flags & abi.CLONE_FS else parent.fs.copy(), parent.credentials, parent.name)
     thread.inherit_signals(parent, bool(flags & abi.CLONE_VM and not flags & abi.CLONE_VFORK))
     thread.scheduling = parent.scheduling.inherit()
-    thread.personality = parent.personality
+    thread.personality, thread.seccomp = parent.personality, parent.seccomp
     process.threads[pid] = parent.kernel.threads[pid] = thread
     if process is not parent.process:
         open_account(process, context.space)

@@ -45,11 +45,11 @@ def _hang_up_session(process: Process) -> None:
 
 
 def _announce(process: Process) -> None:
-    """Tells the parent and all who watch; reaps at once if nobody will wait for it."""
+    """Tells the parent and all who watch; reaps at once if nobody in the sandbox will wait for it."""
     assert process.exit_status is not None
     is_unwanted = notify_parent(process, cause_of_death(process.exit_status))
     process.exit_queue.notify(POLLIN)
-    if is_unwanted:
+    if is_unwanted or process.parent is None:
         reap(process)
 
 
@@ -74,7 +74,7 @@ def _adopt(child: Process) -> None:
     _parent_died(child)
     if new is None:
         if child.is_zombie:
-            reap(child)
+            _announce(child)
         return
     new.children.append(child)
     child.parent_tid = new.pid

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi import prctl_h as abi
+from asyncsentry.abi import seccomp_h
 from asyncsentry.abi.signal_h import NSIG
 from asyncsentry.errnos import EFAULT, EINVAL, ENODEV, EPERM
-from asyncsentry.tasks import capabilities
+from asyncsentry.tasks import capabilities, seccomp
 from asyncsentry.tasks.ids import SECBIT_KEEP_CAPS, commit
 from asyncsentry.tasks.prctl_memory import name_area, set_layout
 
@@ -234,6 +235,27 @@ def _set_ptracer(thread: Thread, pid: int, b: int, c: int, d: int) -> int:
     return 0
 
 
+def read_filter(thread: Thread, address: int) -> bytes:
+    """Reads the instructions a ``struct sock_fprog`` points to; EINVAL for too few or too many."""
+    count, instructions = thread.memory.read_struct(address, seccomp_h.SOCK_FPROG)
+    if not 0 < count <= seccomp_h.BPF_MAXINSNS:
+        raise EINVAL("no program, or too long")
+    return thread.memory.read(instructions, count * seccomp_h.SOCK_FILTER.size)
+
+
+def _get_seccomp(thread: Thread, a: int, b: int, c: int, d: int) -> int:
+    return thread.seccomp.mode if thread.seccomp is not None else seccomp_h.SECCOMP_MODE_DISABLED
+
+
+def _set_seccomp(thread: Thread, mode: int, address: int, c: int, d: int) -> int:
+    if mode == seccomp_h.SECCOMP_MODE_STRICT:
+        seccomp.set_strict(thread)
+        return 0
+    if mode == seccomp_h.SECCOMP_MODE_FILTER:
+        return seccomp.add_filter(thread, read_filter(thread, address))
+    raise EINVAL(f"no mode {mode}")
+
+
 def _set_layout(thread: Thread, field: int, value: int, size: int, d: int) -> int:
     _must_be_zero(d)
     return set_layout(thread, field, value, size)
@@ -245,6 +267,7 @@ OPERATIONS: dict[int, Operation] = {
     abi.PR_GET_KEEPCAPS: _get_keep_capabilities, abi.PR_SET_KEEPCAPS: _set_keep_capabilities,
     abi.PR_GET_TIMING: _get_timing, abi.PR_SET_TIMING: _set_timing,
     abi.PR_SET_NAME: _set_name, abi.PR_GET_NAME: _get_name,
+    abi.PR_GET_SECCOMP: _get_seccomp, abi.PR_SET_SECCOMP: _set_seccomp,
     abi.PR_CAPBSET_READ: _read_bounding, abi.PR_CAPBSET_DROP: _drop_bounding,
     abi.PR_GET_TSC: _get_tsc, abi.PR_SET_TSC: _set_tsc,
     abi.PR_GET_SECUREBITS: _get_securebits, abi.PR_SET_SECUREBITS: _set_securebits,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncsentry.tasks.credentials import Credentials
     from asyncsentry.tasks.fscontext import FsContext
     from asyncsentry.tasks.process import Process
+    from asyncsentry.tasks.seccomp import Seccomp
     from asyncsentry.waiter import WaitQueue
 
 
@@ -55,8 +56,8 @@ class Thread(SignalReceiver):
         """Sent to it when the thread that made its process ends, PR_SET_PDEATHSIG."""
         self.scheduling = Scheduling()
         self.personality = 0
-        self.memory_policy = (0, 0)
-        """Mode and node mask of set_mempolicy(2), which one memory node makes idle."""
+        self.seccomp: Seccomp | None = None
+        """How it has confined itself, seccomp(2)."""
         self.clear_child_tid = 0
         """Address zeroed and futex-woken at exit, set_tid_address(2)."""
         self.robust_list = (0, 0)

@@ -13,6 +13,7 @@ import asyncsentry.syscalls.limits
 import asyncsentry.syscalls.numa
 import asyncsentry.syscalls.processes
 import asyncsentry.syscalls.scheduling
+import asyncsentry.syscalls.seccomp
 import asyncsentry.syscalls.sharing
 import asyncsentry.syscalls.signals
 import asyncsentry.syscalls.system
@@ -39,6 +40,7 @@ class Sandbox:
     async def __aenter__(self) -> Sandbox:
         assert asyncsentry.syscalls
         self.clock = VirtualClock()
+        self._has_init = False
         self.platform = FakePlatform()
         self.kernel = Kernel(self.platform, self.clock)  # type: ignore[arg-type]
         self.kernel.dispatch = Dispatch()
@@ -60,7 +62,8 @@ class Sandbox:
         kernel = self.kernel
         context: FakeContext = await self.platform.new_address_space()
         context.program = program
-        pid = kernel.allocate_pid()
+        pid = kernel.allocate_pid() if self._has_init else 1
+        self._has_init = True
         process = Process(kernel, pid, None, ProcessGroup(pid, Session(pid)))
         nowhere: Any = Location(None, Dentry("", None, None))  # type: ignore[arg-type]
         thread = Thread(kernel, process, pid, context, MemoryManager(context.space), FdTable(1024),  # type: ignore

@@ -29,7 +29,7 @@ async def test_wait4_gives_pid_and_status_of_an_exited_child() -> None:
 
     async with Sandbox() as sandbox:
         assert await sandbox.run(init) == 3 << 8
-        assert list(sandbox.kernel.processes) == [1]
+        assert not sandbox.kernel.processes
 
 
 async def test_wnohang_returns_0_while_the_child_lives_and_a_killed_child_reports_its_signal() -> None:
@@ -108,7 +108,7 @@ async def test_the_end_of_init_ends_everybody() -> None:
 
     async with Sandbox() as sandbox:
         assert await sandbox.run(init) == 0
-        assert list(sandbox.kernel.processes) == [1]
+        assert not sandbox.kernel.processes
         assert not sandbox.kernel.threads
 
 
