@@ -114,17 +114,19 @@ class Pipe:
         self.buffers.appendleft(data)
         self.size += len(data)
 
-    def peek(self, count: int) -> list[bytes]:
-        """Gives up to ``count`` bytes in their buffers and leaves them there, tee(2)."""
-        found: list[bytes] = []
+    def tee(self, target: Pipe, count: int) -> int:
+        """Copies up to ``count`` bytes to another pipe as far as they fit there, and leaves them here; tee(2)."""
+        done = 0
         for index, buffer in enumerate(self.buffers):
-            if count <= 0:
-                break
             start = self.head if index == 0 else 0
-            piece = buffer[start : start + count]
-            found.append(Packet(piece) if type(buffer) is Packet else piece)
-            count -= len(piece)
-        return found
+            piece = bytes(buffer[start : start + count - done])
+            if not piece:
+                break
+            try:
+                done += target.write(piece, type(buffer) is Packet)
+            except errnos.WouldBlock:
+                break
+        return done
 
     def write(self, data: bytes, as_packets: bool = False) -> int:
         """Takes what fits: all of it or nothing up to PIPE_BUF bytes; WouldBlock for nothing."""
