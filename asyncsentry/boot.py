@@ -17,6 +17,7 @@ from asyncsentry.fs.mount import MountNamespace
 from asyncsentry.fs.overlay import OverlayFileSystem
 from asyncsentry.fs.path import resolve
 from asyncsentry.fs.procfs.root import make_proc
+from asyncsentry.fs.sysfs import make_sys
 from asyncsentry.fs.tmpfs import TmpFileSystem
 from asyncsentry.fs.tty.devpts import make_devpts
 from asyncsentry.kernel import Kernel
@@ -147,6 +148,7 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
     mounter = Mounter(kernel)
     proc = make_proc(kernel.allocate_device(), kernel)
     await _mount(mounter, "/proc", proc, "proc")
+    await _mount(mounter, "/sys", make_sys(kernel.allocate_device(), kernel), "sysfs")
     dev = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
     await devfs.populate(dev.root)
     await _mount(mounter, "/dev", dev, "tmpfs")
