@@ -148,6 +148,8 @@ class Inode:
     """flock(2) and fcntl(2) locks, once somebody has asked for one."""
     watches: Watches | None = None
     """Who wants to hear of changes, inotify(7)."""
+    link_target: str | None = None
+    """The text of a symbolic link that was followed before, where nobody else can change it; kept by ``path.py``."""
     is_linkable = False
     """Whether a file without names may be given one: O_TMPFILE without O_EXCL."""
     bound_socket: object | None = None

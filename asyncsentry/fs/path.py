@@ -1,8 +1,8 @@
 """Walking a path, path_resolution(7): from text to a :class:`~asyncsentry.fs.dentry.Location`.
 
 :func:`walk_cached` answers the common case without an await: every component cached, in file systems only
-we change, no links, no ``..``. Whatever it does not know it leaves to :class:`Walker`, which does everything
-and may ask a file system. Both see the same cache, so they cannot disagree.
+we change. Whatever it does not know it leaves to :class:`Walker`, which does everything and may ask a file
+system. Both see the same cache, so they cannot disagree.
 After Linux's ``link_path_walk``; the ``RESOLVE_*`` restrictions are openat2(2)'s.
 """
 
@@ -37,6 +37,7 @@ NAME_MAX = 255
 _SEARCHABLE_DIRECTORY = S_IFDIR | 0o111
 _SHARED_AND_STICKY = S_ISVTX | 0o002
 _NEGATIVES_KEPT = 256
+_LINKS_CACHED = 8  # more are left to the full walk, which counts to LINKS_MAX
 
 
 class FsView(Protocol):
@@ -155,42 +156,61 @@ def check_name(name: str) -> None:
 
 
 def walk_cached(context: PathContext, dirfd: int, path: str, follow: bool) -> Location | None:
-    """Walks a plain path through the cache; ``None`` when the full walk must be asked.
+    """Walks a path through the cache; ``None`` when the full walk must be asked.
 
     Raises ENOENT for a name known not to exist: the one error it is sure of.
     """
     if path[:1] == "/":
-        mount, dentry = context.fs.root
+        start = context.fs.root
     elif dirfd == AT_FDCWD:
-        mount, dentry = context.fs.cwd
+        start = context.fs.cwd
     else:
+        file = context.fds.files.get(dirfd)
+        if file is None or file.location is None:
+            return None
+        start = file.location
+    return _walk_cached(context, start, path, follow, 0)
+
+
+def _walk_cached(context: PathContext, start: Location, path: str, follow: bool, links: int) -> Location | None:
+    mount, dentry = start
+    if path[-1:] == "/" or not mount.filesystem.exclusive:
         return None
-    if not path or path[-1] == "/" or not mount.filesystem.exclusive:
-        return None
-    for name in path.split("/"):
+    names = path.split("/")
+    last = len(names) - 1
+    for index, name in enumerate(names):
         if not name:
             continue
-        inode = dentry.inode
+        directory = dentry
+        inode = directory.inode
         assert inode is not None
         mode = inode.mode
         if mode & _SEARCHABLE_DIRECTORY != _SEARCHABLE_DIRECTORY and (
             mode & S_IFMT != S_IFDIR or not permits(context.credentials, inode, MAY_EXEC)
         ):
             return None
-        child = dentry.children.get(name)
-        if child is None:  # also for "." and "..", which are never cached
-            return None
+        child = directory.children.get(name)
+        if child is None:
+            up = directory.parent
+            if name != ".." or up is None or up.mounts or directory in (mount.root, context.fs.root.dentry):
+                return None
+            dentry = up
+            continue
         dentry = child
         if dentry.mounts:
             mount, dentry = topmost(Location(mount, dentry))
             if not mount.filesystem.exclusive:
                 return None
-        if dentry.inode is None:
+        inode = dentry.inode
+        if inode is None:
             raise errnos.ENOENT(f"no {name!r}")
-    inode = dentry.inode
-    assert inode is not None
-    if follow and inode.mode & S_IFMT == S_IFLNK:
-        return None
+        if inode.mode & S_IFMT == S_IFLNK and (follow or index < last):
+            target = inode.link_target
+            if not target or links >= _LINKS_CACHED or mount.flags & MS_NOSYMFOLLOW or (
+                    index == last and mode & _SHARED_AND_STICKY == _SHARED_AND_STICKY):
+                return None
+            from_here = context.fs.root if target[0] == "/" else Location(mount, directory)
+            return _walk_cached(context, from_here, "/".join((target, *names[index + 1 :])), follow, links + 1)
     return Location(mount, dentry)
 
 
@@ -308,6 +328,8 @@ class Walker:
         text = await inode.readlink_by(self._context)
         if not text:
             raise errnos.ENOENT("an empty link")
+        if inode.filesystem.exclusive:
+            inode.link_target = text
         self.push(text)
 
     def _check_trailing_link(self, link: Inode) -> None:

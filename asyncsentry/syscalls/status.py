@@ -175,6 +175,8 @@ def _use_real_ids(thread: Thread) -> None:
     """Lets the thread walk with its real IDs and what capabilities those give, Linux's ``access_override_creds``."""
     own = thread.credentials
     effective = own.permitted if own.ruid == 0 else 0
+    if (own.fsuid, own.fsgid, own.effective) == (own.ruid, own.rgid, effective):
+        return
     thread.credentials = own.change(fsuid=own.ruid, fsgid=own.rgid, effective=effective)
 
 
@@ -211,17 +213,18 @@ async def _readlink(thread: Thread, dirfd: int, path: int, buffer: int, size: in
 @syscall(137, errnos=WALK_ERRNOS)
 async def statfs(thread: Thread, path: PathPointer, buffer: Pointer) -> int:
     """statfs(2)."""
-    return _write_statfs(thread, buffer, await resolve(thread, AT_FDCWD, thread.memory.read_path(path)))
+    return await _write_statfs(thread, buffer, await resolve(thread, AT_FDCWD, thread.memory.read_path(path)))
 
 
 @syscall(138, errnos="EBADF EFAULT")
-def fstatfs(thread: Thread, fd: Fd, buffer: Pointer) -> int:
+async def fstatfs(thread: Thread, fd: Fd, buffer: Pointer) -> int:
     """fstatfs(2): works for O_PATH descriptors too."""
-    return _write_statfs(thread, buffer, location_of(thread.fds.get(fd)))
+    return await _write_statfs(thread, buffer, location_of(thread.fds.get(fd)))
 
 
-def _write_statfs(thread: Thread, buffer: int, location: Location) -> int:
+async def _write_statfs(thread: Thread, buffer: int, location: Location) -> int:
     mount = location.mount
+    await mount.filesystem.refresh()
     answer = mount.filesystem.statfs()
     flags = ST_VALID | mount.flags & _ST_SAME_AS_MS | (1 if mount.read_only else 0)
     flags |= (ST_RELATIME if mount.flags & MS_RELATIME else 0) | (
