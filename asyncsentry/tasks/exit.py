@@ -57,7 +57,7 @@ async def finish_thread(thread: Thread, status: int) -> None:
     thread_leaving(thread)
     finish_stop(process, leaving=thread)
     if len(process.threads) == 1:
-        close_account(process)
+        _release_process(process)
     await _leave_memory(thread)
     await _leave_files(thread)
     if len(process.threads) == 1 and process.pid == 1:
@@ -65,6 +65,13 @@ async def finish_thread(thread: Thread, status: int) -> None:
     await thread.context.destroy()
     await futex_pi.release_owned(thread)
     _leave_process(thread)
+
+
+def _release_process(process: Process) -> None:
+    """Gives back what belongs to the process as a whole, while its last thread is still there."""
+    close_account(process)
+    process.timers.release()
+    process.kernel.semaphores.process_ends(process.pid)
 
 
 async def leave_memory(memory: MemoryManager) -> None:
@@ -139,6 +146,8 @@ async def exit_other_threads(thread: Thread) -> None:
             raise EAGAIN("killed while leaving the old program")
         await thread.block_uninterruptible(process.thread_queue, POLLIN)
     if thread.tid != process.pid:
+        for child in process.children:
+            child.parent_tid = process.pid
         del process.threads[thread.tid], kernel.threads[thread.tid]
         thread.tid = process.pid
         process.threads[thread.tid] = kernel.threads[thread.tid] = thread
