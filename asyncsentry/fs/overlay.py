@@ -10,6 +10,7 @@ reading before a copy-up see what is written after it. See Documentation/filesys
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import cast
 from weakref import WeakValueDictionary
@@ -62,9 +63,12 @@ class OverlayFileSystem(FileSystem):
         return self.upper.now_ns()
 
     def statfs(self) -> StatFs:
-        """Gives the upper layer's sizes: that is where there is room."""
+        """Gives the upper layer's sizes, or the machine's memory if it has none: there is where there is room."""
         answer = self.upper.statfs()
         answer.magic = OVERLAYFS_MAGIC
+        if not answer.blocks:  # apt and others refuse to work where statfs(2) shows no room
+            answer.blocks = os.sysconf("SC_PHYS_PAGES")
+            answer.blocks_free = answer.blocks_available = os.sysconf("SC_AVPHYS_PAGES")
         return answer
 
     async def release(self) -> None:

@@ -20,7 +20,8 @@ from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_S
 if TYPE_CHECKING:
     from asyncsentry.fs.access import FileCredentials
     from asyncsentry.fs.dentry import Location
-    from asyncsentry.fs.gofer.client import GoferInode
+    from asyncsentry.fs.gofer.directories import GoferDirectory
+    from asyncsentry.fs.gofer.inodes import GoferInode
 
 FILE_SIZE_MAX = (1 << 63) - 1
 
@@ -156,9 +157,9 @@ class HostDirectoryFile(DirectoryFile):
 
     async def sync(self, data_only: bool = False) -> None:
         """Writes the host directory through."""
-        inode = cast("GoferInode", self.inode)
+        inode = cast("GoferDirectory", self.inode)
         if not inode.filesystem.read_only:
-            await inode.sync()
+            await inode.sync_names()
 
 
 def seek_target(file: File, offset: int, whence: int, end: int) -> int:

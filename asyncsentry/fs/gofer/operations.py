@@ -16,7 +16,7 @@ import stat
 
 from asyncsentry.fs.gofer import protocol
 from asyncsentry.fs.gofer.hostcalls import open_beneath, packed_attributes, rename, sync_filesystem
-from asyncsentry.fs.gofer.protocol import U32, Malformed, Reader, pack_text
+from asyncsentry.fs.gofer.protocol import U32, Malformed, Reader, pack_row
 
 TYPE_CHECKING = False  # importing typing takes 4 ms
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Operations:
         return Answer(U32.pack(index + 1) + packed_attributes(self._mounts[index].fd))
 
     def _walk(self, reader: Reader) -> Answer:
-        """Walks as far as it can: (errno that ended it, count, then handle, attributes, link target of each)."""
+        """Walks as far as it can: the errno that ended it, a count, and a row of each file found."""
         with self._target(reader) as place:
             keep = reader.number(U32) & protocol.KEEP
             names = reader.path().split(b"/")
@@ -182,7 +182,7 @@ class Operations:
         attributes = packed_attributes(fd)
         target = os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(U32.unpack_from(attributes)[0]) else b""
         handle = self._keep(os.dup(fd), mount) if keep else 0
-        return U32.pack(handle) + attributes + pack_text(target) + pack_text(_xattr_names(str(fd), attributes))
+        return pack_row(handle, 0, 0, b"", attributes, target, _xattr_names(str(fd), attributes))
 
     # Reading -------------------------------------------------------------------------------------
 
@@ -447,14 +447,13 @@ def _pack_entry(directory_fd: int, entry: os.DirEntry[str], plus: bool) -> bytes
     if plus:
         try:
             attributes = packed_attributes(directory_fd, name)
-            mode, ino = U32.unpack_from(attributes)[0], entry.inode()
+            mode = U32.unpack_from(attributes)[0]
             target = os.readlink(name, dir_fd=directory_fd) if stat.S_ISLNK(mode) else b""
             xattrs = _xattr_names(f"{directory_fd}/{entry.name}", attributes)
-            return (protocol.ENTRY.pack(ino, mode >> 12, 1) + pack_text(name) + attributes + pack_text(target)
-                    + pack_text(xattrs))
+            return pack_row(0, entry.inode(), mode >> 12, name, attributes, target, xattrs)
         except OSError:  # removed meanwhile: list it as it was, like getdents64(2) would
             pass
-    return protocol.ENTRY.pack(entry.inode(), _kind(directory_fd, entry), 0) + pack_text(name)
+    return pack_row(0, entry.inode(), _kind(directory_fd, entry), name)
 
 
 def _kind(directory_fd: int, entry: os.DirEntry[str]) -> int:

@@ -36,12 +36,16 @@ U32 = Struct("<I")
 U64 = Struct("<Q")
 ATTRIBUTES = Struct("<IIIIQQQQQIqqqq")
 """mode, nlink, uid, gid, dev, ino, rdev, size, blocks, blksize, then atime, mtime, ctime, btime in ns."""
+DEVICE_AND_INO = Struct("<QQ")
+DEVICE_OFFSET = 16
+"""Where those two stand in packed attributes."""
 OWNER = Struct("<II")
 CHANGE = Struct("<BIIIqqq")
 """Mask of ``CHANGE_*``, mode, uid, gid, size, atime_ns, mtime_ns."""
 CHANGE_MODE, CHANGE_UID, CHANGE_GID, CHANGE_SIZE, CHANGE_ATIME, CHANGE_MTIME = (1 << bit for bit in range(6))
-ENTRY = Struct("<QBB")
-"""A row of READDIR: inode number, DT_*, whether attributes and a link target follow the name."""
+ROW = Struct("<IQBBHHI")
+"""A file in the answer to WALK or READDIR: handle, inode number, DT_*, whether attributes follow, and the lengths
+of name, link target and names of extended attributes; then name, attributes if any, target, names."""
 STATFS_REPLY = Struct("<QQQQQQQQ")
 """f_type, f_bsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_namelen."""
 
@@ -99,6 +103,20 @@ class Reader:
         check_name(name)
         return name
 
+    def row(self) -> tuple[int, int, int, bytes, bytes, bytes, bytes]:
+        """Takes a row: handle, inode number, DT_*, name, packed attributes (perhaps none), link target, xattr names."""
+        handle, ino, kind, has_attributes, name_size, target_size, xattrs_size = self.fields(ROW)
+        name_end = self._position + name_size
+        attributes_end = name_end + (ATTRIBUTES.size if has_attributes else 0)
+        target_end = attributes_end + target_size
+        end = target_end + xattrs_size
+        data = self._data
+        if end > len(data):
+            raise Malformed("row runs past the payload")
+        start, self._position = self._position, end
+        return (handle, ino, kind, bytes(data[start:name_end]), bytes(data[name_end:attributes_end]),
+                bytes(data[attributes_end:target_end]), bytes(data[target_end:end]))
+
     @property
     def is_at_end(self) -> bool:
         """Whether everything has been taken."""
@@ -124,6 +142,13 @@ def pack_text(data: bytes) -> bytes:
 def pack_target(handle: int, path: bytes) -> bytes:
     """Packs what a request is about: a node, and a path of plain names below it."""
     return U32.pack(handle) + U32.pack(len(path)) + path
+
+
+def pack_row(handle: int, ino: int, kind: int, name: bytes, attributes: bytes = b"", target: bytes = b"",
+             xattrs: bytes = b"") -> bytes:
+    """Packs a file for the answer to WALK or READDIR."""
+    head = ROW.pack(handle, ino, kind, bool(attributes), len(name), len(target), len(xattrs))
+    return head + name + attributes + target + xattrs
 
 
 def pack_request(request_id: int, operation: int, payload: bytes) -> bytes:
