@@ -10,6 +10,7 @@ import os
 import stat as stat_bits
 from typing import Final, Protocol, cast
 
+from asyncsentry.fs.file import File
 from asyncsentry.fs.inode import AttributeChange, FileSystem, Inode, Owner, Stat, StatFs
 
 ROOT: Final = Owner(0, 0)
@@ -58,6 +59,14 @@ class AnonInode(Inode):
             value = getattr(change, name)
             if value is not None:
                 setattr(self, name, value)
+
+
+class AnonFile(File):
+    """An event descriptor: lseek(2) does nothing on it and succeeds, Linux's noop_llseek()."""
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Stays where it is."""
+        return self.position
 
 
 class _GuestMemory(Protocol):

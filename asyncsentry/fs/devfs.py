@@ -37,6 +37,7 @@ class DeviceFile(File):
     """A memory device: always ready, reads and writes at any offset alike."""
 
     seekable = True
+    pollable = False
 
     def poll(self) -> int:
         """Is always ready."""
@@ -98,6 +99,7 @@ class RandomFile(DeviceFile):
     def __init__(self, random: RandomSource, inode: Inode | None, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location)
         self.random = random
+        self.pollable = inode is not None and os.minor(inode.rdev) == RANDOM
 
     def try_read(self, count: int, offset: int | None = None) -> bytes:
         """Gives random bytes."""
@@ -118,6 +120,8 @@ class RandomFile(DeviceFile):
 
 class KmsgFile(DeviceFile):
     """/dev/kmsg: what is written is taken, nothing is ever there to read."""
+
+    pollable = True
 
     def poll(self) -> int:
         """Is always writable, never readable."""

@@ -19,6 +19,7 @@ from asyncsentry.abi.epoll_h import (
     EPOLLONESHOT,
 )
 from asyncsentry.abi.stat_h import S_IFDIR, S_IFREG
+from asyncsentry.fs.anon import AnonFile
 from asyncsentry.fs.file import O_RDWR, File
 from asyncsentry.fs.inode import Inode
 from asyncsentry.waiter import ALWAYS, READABLE, Waiter
@@ -82,7 +83,7 @@ class EpollItem:
         self.epoll.forget(self)
 
 
-class EpollFile(File):
+class EpollFile(AnonFile):
     """An epoll instance."""
 
     def __init__(self, inode: Inode) -> None:

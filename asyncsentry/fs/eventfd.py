@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from asyncsentry import errnos
 from asyncsentry.abi.eventfd_h import EFD_MAX, EFD_NONBLOCK
-from asyncsentry.fs.file import O_RDWR, File
+from asyncsentry.fs.anon import AnonFile
+from asyncsentry.fs.file import O_RDWR
 from asyncsentry.fs.inode import Inode
 from asyncsentry.waiter import POLLERR, READABLE, WRITABLE
 
 
-class EventFile(File):
+class EventFile(AnonFile):
     """A counter: writes add to it, a read takes all of it, or 1 in semaphore mode."""
 
     takes_one_write = True

@@ -28,8 +28,8 @@ from asyncsentry.abi.inotify_h import (
     MAX_USER_WATCHES,
 )
 from asyncsentry.abi.ioctls_h import FIONREAD
-from asyncsentry.fs.anon import store_int
-from asyncsentry.fs.file import O_RDONLY, File
+from asyncsentry.fs.anon import AnonFile, store_int
+from asyncsentry.fs.file import O_RDONLY
 from asyncsentry.fs.inode import Inode
 from asyncsentry.waiter import READABLE
 
@@ -98,7 +98,7 @@ class InodeWatches:
             watch.report(mask, name, cookie, is_unlinked)
 
 
-class InotifyFile(File):
+class InotifyFile(AnonFile):
     """An inotify instance."""
 
     def __init__(self, inode: Inode, flags: int, state: InotifyState, uid: int) -> None:

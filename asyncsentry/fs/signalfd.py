@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_NONBLOCK
 from asyncsentry.abi.signal_h import SIGSYS
+from asyncsentry.fs.anon import AnonFile
 from asyncsentry.fs.file import O_RDWR, File
 from asyncsentry.fs.inode import Inode
 from asyncsentry.waiter import READABLE, WaitQueue
@@ -57,7 +58,7 @@ class SignalThread(Protocol):
         """Removes and gives the next one among ``mask``."""
 
 
-class SignalFile(File):
+class SignalFile(AnonFile):
     """A set of signals to be read; the signals themselves wait with threads and processes."""
 
     def __init__(self, inode: Inode, mask: int, flags: int) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from asyncsentry import errnos
 from asyncsentry.abi.timerfd_h import TFD_NONBLOCK
 from asyncsentry.clock import Clock, Timer
-from asyncsentry.fs.file import O_RDWR, File
+from asyncsentry.fs.anon import AnonFile
+from asyncsentry.fs.file import O_RDWR
 from asyncsentry.fs.inode import Inode
 from asyncsentry.waiter import READABLE
 
 
-class TimerFile(File):
+class TimerFile(AnonFile):
     """A timer on one of the system-wide clocks."""
 
     def __init__(self, inode: Inode, clock: Clock, clock_id: int, flags: int) -> None:
@@ -43,6 +44,7 @@ class TimerFile(File):
 
     def get_time(self) -> tuple[int, int]:
         """Gives (nanoseconds until it fires next, interval); the first is 0 while disarmed."""
+        self._look_at_clock()
         self._catch_up()
         if self._expires_ns is None or self._has_fired:
             return 0, self._interval_ns
@@ -50,8 +52,11 @@ class TimerFile(File):
 
     def _arm(self, expires_ns: int) -> None:
         self._expires_ns = expires_ns
-        delay_ns = max(0, expires_ns - self._clock.now_ns(self.clock_id))
-        self._timer = self._clock.call_at(self._clock.now_ns() + delay_ns, self._expire)
+        delay_ns = expires_ns - self._clock.now_ns(self.clock_id)
+        if delay_ns <= 0:
+            self._expire()
+        else:
+            self._timer = self._clock.call_at(self._clock.now_ns() + delay_ns, self._expire)
 
     def _disarm(self) -> None:
         self._expires_ns = None
@@ -69,6 +74,14 @@ class TimerFile(File):
         self._ticks += 1
         self.queue.notify(READABLE)
 
+    def _look_at_clock(self) -> None:
+        """Expires now if it is time, though the event loop has not come to call it yet."""
+        if self._timer is None or self._expires_ns is None:
+            return
+        if self._clock.now_ns(self.clock_id) >= self._expires_ns:
+            self._timer.cancel()
+            self._expire()
+
     def _catch_up(self) -> None:
         """Counts what a periodic timer missed since it fired, and sets it again."""
         if not self._has_fired or not self._interval_ns or self._expires_ns is None:
@@ -82,6 +95,7 @@ class TimerFile(File):
         """Gives how often it expired since the last read, 8 bytes; EINVAL for a smaller buffer."""
         if count < 8:
             raise errnos.EINVAL("less than 8 bytes")
+        self._look_at_clock()
         if not self._ticks:
             raise errnos.WouldBlock
         self._catch_up()
@@ -93,6 +107,7 @@ class TimerFile(File):
 
     def poll(self) -> int:
         """Is readable once it has expired."""
+        self._look_at_clock()
         return READABLE if self._ticks else 0
 
     async def release(self) -> None:

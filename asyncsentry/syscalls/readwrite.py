@@ -27,7 +27,7 @@ from asyncsentry.syscalls.transfer import (
     CHUNK,
     NOT_READABLE,
     SIGPIPE,
-    clamp_count,
+    buffer_count,
     raise_signal,
     read_into,
     readable_file,
@@ -45,7 +45,7 @@ WRITE_ERRNOS = "EAGAIN EBADF EDQUOT EFAULT EFBIG EINTR EINVAL EIO ENOSPC EPERM E
 
 @syscall(0, errnos=READ_ERRNOS)
 async def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int:
-    """read(2): EBADF, then EINVAL for a negative count, then what the file says."""
+    """read(2): EBADF, then EFAULT for a buffer outside of user memory, then what the file says."""
     file = thread.fds.files.get(fd)
     if file is None or file.flags & NOT_READABLE:
         raise EBADF(f"fd {fd} is not open for reading")
@@ -59,13 +59,13 @@ async def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int:
                 notify_file(file, IN_ACCESS)
             return len(data)
         file.unread(data)
-    total = clamp_count(count)
+    total = buffer_count(buffer, count)
     return await read_into(thread, file, ((buffer, total),), total)
 
 
 @syscall(1, errnos=WRITE_ERRNOS)
 async def write(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int:
-    """write(2): EBADF, then EINVAL for a negative count, then what the file says."""
+    """write(2): EBADF, then EFAULT for a buffer outside of user memory, then what the file says."""
     file = writable_file(thread, fd)
     return await _write_piece(thread, file, buffer, count, None)
 
@@ -90,7 +90,7 @@ async def _write_piece(thread: Thread, file: File, buffer: int, count: int, offs
                 if thread.kernel.inotify.watches:
                     notify_file(file, IN_MODIFY)
                 return written
-    count = clamp_count(count)
+    count = buffer_count(buffer, count)
     return await write_from(thread, file, ((buffer, count),), count, offset, done=written)
 
 
@@ -106,7 +106,7 @@ async def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: L
             if thread.kernel.inotify.watches:
                 notify_file(file, IN_ACCESS)
             return len(data)
-    total = clamp_count(count)
+    total = buffer_count(buffer, count)
     return await read_into(thread, file, ((buffer, total),), total, offset)
 
 

@@ -163,7 +163,9 @@ async def copy_file_range(thread: Thread, in_fd: Fd, in_offset: Pointer, out_fd:
             raise EINVAL("not a regular file")
     if target.flags & O_APPEND:
         raise EBADF(f"fd {out_fd} appends")
-    total = clamp_count(count)
+    assert source.inode is not None
+    assert start.offset is not None
+    total = min(clamp_count(count), max(0, source.inode.stat().size - start.offset))
     _refuse_overlap(start, end, total)
     done = await _copy(thread, start, end, total)
     start.store(thread)

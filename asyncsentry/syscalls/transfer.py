@@ -31,6 +31,8 @@ Result = TypeVar("Result")
 Segments = Sequence[tuple[int, int]]
 """Pieces of guest memory: (address, length) each."""
 
+USER_MEMORY_END = (1 << 47) - 4096
+"""TASK_SIZE_MAX: a buffer that reaches beyond is refused before anything is done."""
 CHUNK = 1 << 20
 """Most bytes held for one transfer at a time."""
 _RETRY_CHUNK = 1 << 18
@@ -63,11 +65,16 @@ def writable_file(thread: Thread, fd: int) -> File:
 
 def clamp_count(count: int) -> int:
     """Caps a count at what one call moves; EINVAL for a negative ``ssize_t``."""
-    if count > MAX_RW_COUNT:
-        if count >> 63:
-            raise errnos.EINVAL("negative count")
-        return MAX_RW_COUNT
-    return count
+    if count >> 63:
+        raise errnos.EINVAL("negative count")
+    return min(count, MAX_RW_COUNT)
+
+
+def buffer_count(address: int, count: int) -> int:
+    """Caps the length of a buffer at what one call moves; EFAULT if it cannot lie in user memory, access_ok()."""
+    if address + count > USER_MEMORY_END:
+        raise errnos.EFAULT("the buffer is outside of user memory")
+    return min(count, MAX_RW_COUNT)
 
 
 def timeout_deadline(thread: Thread, timeout_ns: int | None) -> int | None:
@@ -154,14 +161,6 @@ def gather(memory: MemoryManager, segments: Segments, skip: int, count: int) -> 
     return b"".join(pieces)
 
 
-def deliver(thread: Thread, file: File, segments: Segments, skip: int, data: bytes) -> int:
-    """Copies what a file gave to the guest and gives the rest back to the file; gives how much was copied."""
-    copied = scatter(thread.memory, segments, skip, data)
-    if copied < len(data):
-        file.unread(data[copied:])
-    return copied
-
-
 # Reading -----------------------------------------------------------------------------------------
 
 
@@ -191,9 +190,11 @@ async def _read_chunks(thread: Thread, file: File, segments: Segments, total: in
             if done:
                 return done
             raise
-        copied = deliver(thread, file, segments, done, data)
+        copied = scatter(thread.memory, segments, done, data)
         done += copied
         if copied < len(data):
+            if offset is None:
+                file.unread(data[copied:])
             if not done:
                 raise errnos.EFAULT("buffer is not writable")
             return done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import struct
+from types import SimpleNamespace
 
 import pytest
 from guest_thread import A, Guest, make_guest
@@ -27,6 +28,8 @@ class MemoryFile(File):
     def __init__(self, content: bytes, flags: int = O_RDWR, inode: Inode | None = None) -> None:
         super().__init__(inode or AnonInode(PIPE_FS, 5, stat.S_IFREG), flags)
         self.content = bytearray(content)
+        size = len(content)
+        self.inode.stat = lambda: SimpleNamespace(size=size)
 
     def try_read(self, count: int, offset: int | None = None) -> bytes:
         start = self.position if offset is None else offset
@@ -189,7 +192,7 @@ async def test_copy_file_range(guest):
     assert bytes(target.content) == b"abc012"
     assert (source.position, guest.memory.read_i64(A), target.position) == (3, 6, 0)
     with pytest.raises(errnos.EINVAL):
-        await copy_file_range(guest.thread, a, 0, a, 0, 3, 0)
+        await copy_file_range(guest.thread, a, 0, a, A, 5, 0)
     with pytest.raises(errnos.EINVAL):
         await copy_file_range(guest.thread, a, 0, b, 0, 3, 1)
     r, _, _, _ = pipe(guest)
@@ -204,6 +207,8 @@ async def test_positioned_reads_and_writes_leave_the_position(guest):
     assert await pwrite64(guest.thread, fd, A, 2, 4) == 2
     assert await pread64(guest.thread, fd, A, 100, 3) == 7
     assert guest.memory.read(A, 7) == b"3XY6789"
+    with pytest.raises(errnos.EFAULT):
+        await pread64(guest.thread, fd, 0x10, 1, 3)
     assert file.position == 0
     with pytest.raises(errnos.EINVAL):
         await pread64(guest.thread, fd, A, 1, -1)
@@ -212,7 +217,7 @@ async def test_positioned_reads_and_writes_leave_the_position(guest):
         await pread64(guest.thread, r, A, 1, 0)
     with pytest.raises(errnos.ESPIPE):
         await pwrite64(guest.thread, w, A, 1, 0)
-    with pytest.raises(errnos.EINVAL):
+    with pytest.raises(errnos.EFAULT):
         await read(guest.thread, fd, A, 1 << 63)
 
 
