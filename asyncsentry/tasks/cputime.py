@@ -39,7 +39,7 @@ def thread_cpu_ns(thread: Thread) -> tuple[int, int]:
     """Gives (user, system) time of a thread; never less than it gave before."""
     process = thread.process
     if len(process.threads) == 1 and thread.memory.users == 1:
-        total_ns = sum(process_cpu_ns(process))
+        total_ns = sum(process_cpu_ns(process)) - process.gone_threads_cpu_ns
     else:
         total_ns = _host_thread_ns(thread)
         if thread.tid == process.pid:
@@ -48,6 +48,12 @@ def thread_cpu_ns(thread: Thread) -> tuple[int, int]:
     # The two sources lag behind each other by up to a scheduler tick.
     thread.cpu_seen_ns = max(thread.cpu_seen_ns, total_ns)
     return thread.cpu_seen_ns, 0
+
+
+def book_thread(thread: Thread) -> None:
+    """Keeps apart what an ending thread has used, since the process clock goes on to count it."""
+    if len(thread.process.threads) > 1:
+        thread.process.gone_threads_cpu_ns += sum(thread_cpu_ns(thread))
 
 
 def _host_thread_ns(thread: Thread) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from asyncsentry.abi.signal_h import SIGKILL
 from asyncsentry.errnos import EAGAIN, LinuxError
 from asyncsentry.tasks import futex, futex_pi
+from asyncsentry.tasks.cputime import book_thread
 from asyncsentry.tasks.family import leave_family, thread_leaves_children
 from asyncsentry.tasks.robust import release_robust_list
 from asyncsentry.tasks.signals.send import thread_leaving
@@ -55,6 +56,7 @@ async def finish_thread(thread: Thread, status: int) -> None:
     if thread.exit_status is None:
         thread.exit_status = status
     thread_leaving(thread)
+    book_thread(thread)
     finish_stop(process, leaving=thread)
     if len(process.threads) == 1:
         _release_process(process)

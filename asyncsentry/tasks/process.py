@@ -89,6 +89,8 @@ class Process:
         self.limits: Limits = parent.limits.copy() if parent is not None else Limits()
         self.past_usage = Usage()
         """What it used in address spaces it has left."""
+        self.gone_threads_cpu_ns = 0
+        """Processor time of its threads that have ended, ``cputime.py``."""
         self.children_usage = Usage()
         """What its reaped children, and theirs, used."""
         self.cpu_base_ns = 0
