@@ -26,14 +26,23 @@ class ControllingTerminal(Protocol):
 def leave_family(process: Process) -> None:
     """Does all that follows for others once a process has become a zombie."""
     _hang_up_session(process)
-    groups = {child.group for child in process.children} | {process.group}
-    looked_after = [group for group in groups if group.session is process.session and not is_orphaned(group)]
+    bereft = _groups_it_linked(process)
     for child in tuple(process.children):
         _adopt(child)
-    for group in looked_after:
-        if is_orphaned(group):
+    for group in bereft:
+        if is_orphaned(group, without=process):
             _wake_stopped_orphans(group)
     _announce(process)
+
+
+def _groups_it_linked(process: Process) -> set[ProcessGroup]:
+    """Gives the groups that it, as a member's parent or as a member with a parent, tied to others of its session."""
+    groups = {child.group for child in process.children if child.session is process.session}
+    groups.discard(process.group)
+    parent = process.parent
+    if parent is not None and parent.group is not process.group and parent.session is process.session:
+        groups.add(process.group)
+    return groups
 
 
 def _hang_up_session(process: Process) -> None:

@@ -16,7 +16,7 @@ from asyncsentry.tasks.signals import SigInfo, send_to_process
 
 RT_SIGACTION, RT_SIGPROCMASK, PAUSE, GETPID, FORK, KILL, WAIT4 = 13, 14, 34, 39, 57, 62, 61
 RT_SIGPENDING, RT_SIGTIMEDWAIT, RT_SIGQUEUEINFO, RT_SIGSUSPEND, SIGALTSTACK, TGKILL = 127, 128, 129, 130, 131, 234
-NANOSLEEP, GETTID, EXIT_GROUP = 35, 186, 231
+NANOSLEEP, SETPGID, EXIT_GROUP = 35, 109, 231
 HANDLER, RESTORER, STACK_TOP, SCRATCH = 0x5000, 0x6000, A + 0x8000, A + 0xC000
 U64 = struct.Struct("<Q")
 
@@ -401,3 +401,31 @@ async def test_a_process_signal_reaches_a_thread_even_if_its_last_one_was_taken_
         send_to_process(process, SigInfo(abi.SIGTERM))
         await sandbox.until(lambda: process.is_zombie)
         assert process.exit_status == abi.SIGTERM
+
+
+async def test_stopped_processes_get_sighup_and_sigcont_when_their_group_is_orphaned() -> None:
+    seen = []
+
+    async def handler(guest: FakeContext) -> None:
+        seen.append(guest.registers.rdi)
+
+    async def stopped(guest: FakeContext) -> None:
+        await catch(guest, abi.SIGHUP, handler)
+        await catch(guest, abi.SIGCONT, handler, address=HANDLER + 16)
+        await kill_self(guest, abi.SIGSTOP)
+
+    async def leader(guest: FakeContext) -> None:
+        await guest.syscall(SETPGID, 0, 0)
+        guest.child_program = stopped
+        await guest.syscall(FORK)
+        assert await guest.syscall(WAIT4, -1, 0, 2, 0) == 4
+
+    async def program(guest: FakeContext) -> None:
+        guest.child_program = leader
+        assert await guest.syscall(FORK) == 3
+        assert await guest.syscall(WAIT4, 3, 0, 0, 0) == 3
+
+    async with Sandbox() as sandbox:
+        await run(sandbox, program)
+        await sandbox.until(lambda: 4 not in sandbox.kernel.processes or sandbox.kernel.processes[4].is_zombie)
+    assert sorted(seen) == [abi.SIGHUP, abi.SIGCONT]
