@@ -14,7 +14,7 @@ from asyncsentry.fs.tmpfs import seek_regular
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.inode import Inode
-    from asyncsentry.fs.overlay import OverlayRegular
+    from asyncsentry.fs.overlayinode import OverlayRegular
 
 _AT_ONCE_MAX = 1 << 20
 """Copying this much from the page cache takes a fraction of a millisecond, less than a thread's hand-over is worth."""

@@ -27,7 +27,8 @@ from asyncsentry.fs.gofer import protocol
 from asyncsentry.fs.gofer.client import GoferFileSystem, GoferInode
 from asyncsentry.fs.gofer.connection import Gofer, HostMount
 from asyncsentry.fs.gofer.files import HostFile
-from asyncsentry.fs.gofer.operations import Mount, Operations
+from asyncsentry.fs.gofer.nodes import Mount
+from asyncsentry.fs.gofer.operations import Operations
 from asyncsentry.fs.inode import AttributeChange, Owner
 from asyncsentry.tasks.credentials import Credentials
 
@@ -340,6 +341,7 @@ async def test_a_single_file_can_be_a_mount(gofer: Gofer) -> None:
     await filesystem.release()
 
 
+@pytest.mark.slow
 async def test_a_large_directory_is_listed_whole(gofer: Gofer, lower: GoferFileSystem, tree: Path) -> None:
     expected = {f"{number:04}-{'x' * 100}" for number in range(3000)}
     (tree / "many").mkdir()

@@ -136,6 +136,7 @@ def test_what_is_no_message_ends_the_connection(gofer: RawGofer, message: bytes)
     assert gofer.process.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_random_requests_neither_escape_nor_crash(inside: Path) -> None:
     """Seeded noise: frames with plausible and wild fields. Whatever happens, the outside stays as it is."""
     noise = random.Random(20260)

@@ -3,8 +3,7 @@
 The rules that keep it inside its mounts: every path is plain names, resolved with openat2(2) beneath
 a directory it already holds; no link is ever followed; only regular files are opened for the sentry
 (a directory's descriptor would let it walk upwards); a read-only mount refuses all that changes it.
-A file found by O_PATH is reached again by its number in ``/proc/self/fd``, which is this process'
-working directory: so no call here takes an absolute path.
+``nodes.py`` finds the files.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import stat
 
 from asyncsentry.fs.gofer import protocol
 from asyncsentry.fs.gofer.hostcalls import open_beneath, packed_attributes, rename, sync_filesystem
+from asyncsentry.fs.gofer.nodes import Answer, Mount, NodeTable, Place
 from asyncsentry.fs.gofer.protocol import U32, Malformed, Reader, pack_row
 
 TYPE_CHECKING = False  # importing typing takes 4 ms
@@ -28,75 +28,11 @@ _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _REPLY_CHUNK = protocol.MAX_MESSAGE // 2
 
 
-class Mount:
-    """A host file or directory the sentry may reach, and what it may do there."""
-
-    __slots__ = ("fd", "host_sockets", "read_only")
-
-    def __init__(self, fd: int, read_only: bool, host_sockets: bool) -> None:
-        self.fd = fd
-        self.read_only = read_only
-        self.host_sockets = host_sockets
-        """Whether it may connect to host Unix sockets found below."""
-
-
-class Node:
-    """What a handle stands for."""
-
-    __slots__ = ("fd", "mount")
-
-    def __init__(self, fd: int, mount: Mount) -> None:
-        self.fd = fd
-        self.mount = mount
-
-
-class Answer:
-    """A reply frame's content."""
-
-    __slots__ = ("descriptor", "has_more", "payload")
-
-    def __init__(self, payload: bytes, descriptor: int | None = None, has_more: bool = False) -> None:
-        self.payload = payload
-        self.descriptor = descriptor
-        self.has_more = has_more
-
-
-class _Place:
-    """A file found for the time of one request; use it in a ``with`` statement."""
-
-    __slots__ = ("_owned", "fd", "mount")
-
-    def __init__(self, fd: int, mount: Mount, owned: bool) -> None:
-        self.fd = fd
-        self.mount = mount
-        self._owned = owned
-
-    @property
-    def by_number(self) -> str:
-        """The path of the file itself, for calls that take no descriptor."""
-        return str(self.fd)
-
-    def check_writable(self) -> None:
-        """Raises EROFS on a read-only mount."""
-        if self.mount.read_only:
-            raise OSError(errno.EROFS, "read-only mount")
-
-    def __enter__(self) -> _Place:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._owned:
-            os.close(self.fd)
-
-
 class Operations:
-    """The node table and the operations on it."""
+    """The operations on the nodes of one connection."""
 
     def __init__(self, mounts: list[Mount], node_limit: int, can_chown: bool) -> None:
-        self._mounts = mounts
-        self._nodes: dict[int, Node] = {number: Node(mount.fd, mount) for number, mount in enumerate(mounts, 1)}
-        self._next_handle = len(mounts) + 1
-        self._node_limit = node_limit
+        self._nodes = NodeTable(mounts, node_limit)
         self._can_chown = can_chown
         self._table: dict[int, Callable[[Reader], Answer | Iterator[Answer]]] = {
             protocol.ATTACH: self._attach, protocol.WALK: self._walk, protocol.OPEN: self._open,
@@ -123,38 +59,16 @@ class Operations:
 
     # Finding files -------------------------------------------------------------------------------
 
-    def _target(self, reader: Reader) -> _Place:
-        handle = reader.number(U32)
-        path = reader.path()
-        node = self._nodes.get(handle)
-        if node is None:
-            raise OSError(errno.EBADF, "no such node")
-        if not path:
-            return _Place(node.fd, node.mount, owned=False)
-        return _Place(open_beneath(node.fd, path), node.mount, owned=True)
-
-    def _keep(self, fd: int, mount: Mount) -> int:
-        """Gives a handle to a descriptor, which from now on belongs to the table."""
-        if len(self._nodes) >= self._node_limit:
-            os.close(fd)
-            raise OSError(errno.ENFILE, "too many nodes")
-        handle = self._next_handle
-        while handle in self._nodes:
-            handle += 1
-        self._next_handle = handle % 0xFFFF_FFFF + 1
-        self._nodes[handle] = Node(fd, mount)
-        return handle
-
     def _attach(self, reader: Reader) -> Answer:
         index = reader.number(U32)
         reader.finish()
-        if index >= len(self._mounts):
+        if index >= len(self._nodes.mounts):
             raise OSError(errno.ENOENT, "no such mount")
-        return Answer(U32.pack(index + 1) + packed_attributes(self._mounts[index].fd))
+        return Answer(U32.pack(index + 1) + packed_attributes(self._nodes.mounts[index].fd))
 
     def _walk(self, reader: Reader) -> Answer:
         """Walks as far as it can: the errno that ended it, a count, and a row of each file found."""
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             keep = reader.number(U32) & protocol.KEEP
             names = reader.path().split(b"/")
             reader.finish()
@@ -181,13 +95,13 @@ class Operations:
     def _describe(self, fd: int, mount: Mount, keep: bool) -> bytes:
         attributes = packed_attributes(fd)
         target = os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(U32.unpack_from(attributes)[0]) else b""
-        handle = self._keep(os.dup(fd), mount) if keep else 0
+        handle = self._nodes.keep(os.dup(fd), mount) if keep else 0
         return pack_row(handle, 0, 0, b"", attributes, target, _xattr_names(str(fd), attributes))
 
     # Reading -------------------------------------------------------------------------------------
 
     def _open(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             flags = reader.number(U32)
             reader.finish()
             attributes = packed_attributes(place.fd)
@@ -201,7 +115,7 @@ class Operations:
 
     def _readdir(self, reader: Reader) -> Iterator[Answer]:
         """Lists a directory; with attributes if it has at most ``plus_limit`` names."""
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             plus_limit = reader.number(U32)
             reader.finish()
             fd = os.open(place.by_number, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -219,17 +133,17 @@ class Operations:
                 os.close(fd)
 
     def _readlink(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             reader.finish()
             return Answer(os.readlink(b"", dir_fd=place.fd))
 
     def _getattr(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             reader.finish()
             return Answer(packed_attributes(place.fd))
 
     def _statfs(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             reader.finish()
             found = os.statvfs(place.fd)
             return Answer(protocol.STATFS_REPLY.pack(
@@ -237,20 +151,20 @@ class Operations:
                 found.f_namemax))  # fmt: skip
 
     def _getxattr(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             name = reader.text(protocol.MAX_NAME)
             reader.finish()
             return Answer(os.getxattr(place.by_number, _xattr_name(name)))
 
     def _listxattr(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             reader.finish()
             return Answer(b"\0".join(map(os.fsencode, os.listxattr(place.by_number))))
 
     # Changing ------------------------------------------------------------------------------------
 
     def _setattr(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             mask, mode, uid, gid, size, atime_ns, mtime_ns = reader.fields(protocol.CHANGE)
             reader.finish()
             place.check_writable()
@@ -271,7 +185,7 @@ class Operations:
 
     def _create(self, reader: Reader) -> Answer:
         """Makes a regular file and donates it opened for reading and writing; an empty name makes it unnamed."""
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             name = reader.text(protocol.MAX_NAME)
             mode, keep = reader.number(U32), reader.number(U32)
             uid, gid = reader.fields(protocol.OWNER)
@@ -287,7 +201,7 @@ class Operations:
                 self._give_to(str(fd), uid, gid, mode)
                 handle = 0
                 if keep:
-                    handle = self._keep(os.open(str(fd), os.O_PATH | os.O_CLOEXEC), place.mount)
+                    handle = self._nodes.keep(os.open(str(fd), os.O_PATH | os.O_CLOEXEC), place.mount)
                 return Answer(U32.pack(handle) + packed_attributes(fd), fd)
             except BaseException:
                 os.close(fd)
@@ -311,7 +225,7 @@ class Operations:
 
     def _make(self, reader: Reader, make: Callable[[int, bytes, int, bytes], None]) -> Answer:
         """Makes a name with ``make(directory, name, mode, link target)`` and gives handle and attributes."""
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             name = reader.name()
             mode, keep = reader.number(U32), reader.number(U32)
             uid, gid = reader.fields(protocol.OWNER)
@@ -325,7 +239,7 @@ class Operations:
             try:
                 self._check_is_ours(fd)
                 self._give_to(str(fd), uid, gid, mode if not target else 0)
-                handle = self._keep(os.dup(fd), place.mount) if keep else 0
+                handle = self._nodes.keep(os.dup(fd), place.mount) if keep else 0
                 return Answer(U32.pack(handle) + packed_attributes(fd))
             finally:
                 os.close(fd)
@@ -344,7 +258,7 @@ class Operations:
                 os.chmod(path, mode & _PERMISSIONS)
 
     def _link(self, reader: Reader) -> Answer:
-        with self._target(reader) as source, self._target(reader) as directory:
+        with self._nodes.find(reader) as source, self._nodes.find(reader) as directory:
             name = reader.name()
             reader.finish()
             directory.check_writable()
@@ -353,7 +267,7 @@ class Operations:
             return Answer(packed_attributes(source.fd))
 
     def _unlink(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             name = reader.name()
             is_directory = reader.number(U32)
             reader.finish()
@@ -362,7 +276,7 @@ class Operations:
             return Answer(b"")
 
     def _rename(self, reader: Reader) -> Answer:
-        with self._target(reader) as old, self._target(reader) as new:
+        with self._nodes.find(reader) as old, self._nodes.find(reader) as new:
             old_name, new_name = reader.name(), reader.name()
             flags = reader.number(U32)
             reader.finish()
@@ -374,7 +288,7 @@ class Operations:
             return Answer(b"")
 
     def _setxattr(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             name, value = reader.text(protocol.MAX_NAME), reader.text(protocol.MAX_XATTR)
             flags = reader.number(U32)
             reader.finish()
@@ -386,7 +300,7 @@ class Operations:
             return Answer(b"")
 
     def _removexattr(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             name = reader.text(protocol.MAX_NAME)
             reader.finish()
             place.check_writable()
@@ -403,7 +317,7 @@ class Operations:
         return self._sync(reader, sync_filesystem)
 
     def _sync(self, reader: Reader, sync: Callable[[int], None]) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             reader.finish()
             if place.mount.read_only:
                 return Answer(b"")
@@ -419,13 +333,11 @@ class Operations:
 
     def _close(self, reader: Reader) -> Answer:
         while not reader.is_at_end:
-            handle = reader.number(U32)
-            if handle > len(self._mounts) and (node := self._nodes.pop(handle, None)):
-                os.close(node.fd)
+            self._nodes.close(reader.number(U32))
         return Answer(b"")
 
     def _connect(self, reader: Reader) -> Answer:
-        with self._target(reader) as place:
+        with self._nodes.find(reader) as place:
             kind = reader.number(U32)
             reader.finish()
             if not place.mount.host_sockets:
@@ -493,6 +405,6 @@ def _check_xattr_settable(name: bytes) -> None:
         raise OSError(errno.EPERM, "only user attributes reach the host")
 
 
-def _check_same_mount(first: _Place, second: _Place) -> None:
+def _check_same_mount(first: Place, second: Place) -> None:
     if first.mount is not second.mount:
         raise OSError(errno.EXDEV, "different mounts")

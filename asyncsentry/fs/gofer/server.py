@@ -15,7 +15,8 @@ import resource
 import sys
 
 from asyncsentry.fs.gofer import confine, protocol
-from asyncsentry.fs.gofer.operations import Answer, Mount, Operations
+from asyncsentry.fs.gofer.nodes import Answer, Mount
+from asyncsentry.fs.gofer.operations import Operations
 from asyncsentry.fs.gofer.protocol import REPLY, U32, Malformed
 
 TYPE_CHECKING = False  # importing typing takes 4 ms
