@@ -102,7 +102,7 @@ class File:
             self.position -= len(data)
 
     def seen_by(self, thread: object) -> File:
-        """Gives the file as this thread reads and polls it; another object only for signalfd(2)."""
+        """Gives the file as this thread uses it; another object only for signalfd(2) and terminals."""
         return self
 
     def poll(self) -> int:

@@ -256,7 +256,7 @@ async def write_from(thread: Thread, file: File, segments: Segments, total: int,
         nonblocking = bool(file.flags & O_NONBLOCK)
     file.references += 1
     try:
-        done = await _write_chunks(thread, file, segments, total, offset, nonblocking, done)
+        done = await _write_chunks(thread, file.seen_by(thread), segments, total, offset, nonblocking, done)
         if done and thread.kernel.inotify.watches:
             notify_file(file, IN_MODIFY)
         if done and file.flags & O_DSYNC and file.seekable:
