@@ -88,7 +88,7 @@ class Dispatch:
             return self._absent(number)
         try:
             result: Any = row.invoke(thread)
-            answer: int | None = await result if row.is_async else result
+            answer: int | None = result if result is None or result.__class__ is int else await result
         except LinuxError as error:
             return -error.errno
         except Interrupted:

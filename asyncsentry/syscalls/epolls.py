@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from asyncsentry.abi.epoll_h import (
     EP_MAX_EVENTS,
     EPOLL_CLOEXEC,
@@ -11,7 +13,7 @@ from asyncsentry.abi.epoll_h import (
     EPOLL_EVENT,
 )
 from asyncsentry.abi.fcntl_h import O_PATH
-from asyncsentry.errnos import EBADF, EFAULT, EINVAL, Interrupted, TimedOut
+from asyncsentry.errnos import EBADF, EFAULT, EINVAL, TimedOut
 from asyncsentry.fs.anon import ANON_INODE_FS, AnonInode
 from asyncsentry.fs.epoll import EpollFile, check_pollable
 from asyncsentry.fs.fdtable import drop
@@ -73,10 +75,10 @@ def _target(thread: Thread, fd: int) -> File:
 
 
 @syscall(232, errnos="EBADF EFAULT EINTR EINVAL", restart=Restart.EINTR)
-async def epoll_wait(thread: Thread, epfd: Fd, events: Pointer, limit: Int, timeout_ms: Int) -> int:
+def epoll_wait(thread: Thread, epfd: Fd, events: Pointer, limit: Int, timeout_ms: Int) -> int | Awaitable[int]:
     """epoll_wait(2): EINVAL for the limit, EBADF, EINVAL for another kind of file."""
     deadline_ns = deadline_after(thread, None if timeout_ms < 0 else timeout_ms * 1_000_000)
-    return await _wait(thread, epfd, events, limit, deadline_ns)
+    return _wait(thread, epfd, events, limit, deadline_ns)
 
 
 @syscall(281, errnos="EBADF EFAULT EINTR EINVAL", restart=Restart.EINTR)
@@ -85,7 +87,8 @@ async def epoll_pwait(thread: Thread, epfd: Fd, events: Pointer, limit: Int, tim
     """epoll_pwait(2): with a signal mask for the wait."""
     with thread.temporary_signal_mask(read_signal_mask(thread, mask, size)):
         deadline_ns = deadline_after(thread, None if timeout_ms < 0 else timeout_ms * 1_000_000)
-        return await _wait(thread, epfd, events, limit, deadline_ns)
+        answer = _wait(thread, epfd, events, limit, deadline_ns)
+        return answer if isinstance(answer, int) else await answer
 
 
 @syscall(441, errnos="EBADF EFAULT EINTR EINVAL", restart=Restart.EINTR)
@@ -94,20 +97,25 @@ async def epoll_pwait2(thread: Thread, epfd: Fd, events: Pointer, limit: Int, ti
     """epoll_pwait2(2): with a timeout in nanoseconds."""
     deadline_ns = deadline_after(thread, read_timeout(thread, timespec))
     with thread.temporary_signal_mask(read_signal_mask(thread, mask, size)):
-        return await _wait(thread, epfd, events, limit, deadline_ns)
+        answer = _wait(thread, epfd, events, limit, deadline_ns)
+        return answer if isinstance(answer, int) else await answer
 
 
-async def _wait(thread: Thread, epfd: int, address: int, limit: int, deadline_ns: int | None) -> int:
+def _wait(thread: Thread, epfd: int, address: int, limit: int, deadline_ns: int | None) -> int | Awaitable[int]:
+    """Gives how many events there are now, or the coroutine of a wait for some."""
     if not 0 < limit <= EP_MAX_EVENTS:
         raise EINVAL(f"room for {limit} events")
     epoll = thread.fds.get(epfd)
     if not isinstance(epoll, EpollFile):
         raise EINVAL(f"fd {epfd} is no epoll instance")
     found = _report(thread, epoll, address, limit)
-    if found or deadline_ns == 0:
-        if not found and thread.interrupt_pending:
-            raise Interrupted
-        return found
+    if not found and (deadline_ns != 0 or thread.interrupt_pending):
+        return _wait_for_events(thread, epoll, address, limit, deadline_ns)
+    return found
+
+
+async def _wait_for_events(thread: Thread, epoll: EpollFile, address: int, limit: int, deadline_ns: int | None) -> int:
+    found = 0
     epoll.references += 1
     try:
         while not found:

@@ -8,7 +8,7 @@ lets them be restarted; poll(2) restarts through restart_syscall(2) instead. fs/
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
 from asyncsentry.abi.fcntl_h import O_PATH
@@ -142,38 +142,59 @@ class TimeLeft:
 
 
 @syscall(7, errnos="EFAULT EINTR EINVAL", restart=Restart.BLOCK)
-async def poll(thread: Thread, fds: Pointer, count: UInt, timeout_ms: Int) -> int:
+def poll(thread: Thread, fds: Pointer, count: UInt, timeout_ms: Int) -> int | Awaitable[int]:
     """poll(2): EINVAL for more than RLIMIT_NOFILE descriptors, then EFAULT."""
     deadline_ns = deadline_after(thread, None if timeout_ms < 0 else timeout_ms * 1_000_000)
-    return await _poll_until(thread, fds, count, deadline_ns)
+    table = _PollTable(thread, fds, count)
+    found = poll_once(table.interests)
+    if any(found) or (deadline_ns == 0 and not thread.interrupt_pending):
+        return table.store(found)
+    return _poll_until(table, deadline_ns)
 
 
-async def _poll_until(thread: Thread, address: int, count: int, deadline_ns: int | None) -> int:
+async def _poll_until(table: _PollTable, deadline_ns: int | None) -> int:
     try:
-        return await _poll(thread, address, count, deadline_ns)
+        return table.store(await wait_any(table.thread, table.interests, deadline_ns))
     except Interrupted:
-        thread.restart = partial(_poll_until, thread, address, count, deadline_ns)
+        table.thread.restart = partial(_poll_again, table.thread, table.address, len(table.entries), deadline_ns)
         raise
 
 
-async def _poll(thread: Thread, address: int, count: int, deadline_ns: int | None) -> int:
-    if count > thread.process.limits.soft(RLIMIT_NOFILE):
-        raise EINVAL(f"{count} descriptors")
-    table = thread.memory.read(address, count * POLLFD.size) if count else b""
-    entries = list(POLLFD.iter_unpack(table))
-    files = thread.fds.files
-    asked: list[Interest] = [
-        (_pollable(files.get(fd), thread), events & 0xFFFF) for fd, events, _ in entries if fd >= 0
-    ]
-    found = iter(await wait_any(thread, asked, deadline_ns))
-    ready = 0
-    for index, (fd, _, stale) in enumerate(entries):
-        revents = next(found) if fd >= 0 else 0
-        ready += bool(revents)
-        # Only revents is ours to write, and of most entries it is 0 before and after.
-        if revents != stale:
-            thread.memory.write(address + index * POLLFD.size + 6, _REVENTS.pack(revents))
-    return ready
+async def _poll_again(thread: Thread, address: int, count: int, deadline_ns: int | None) -> int:
+    """Goes on with an interrupted poll, restart_syscall(2)."""
+    return await _poll_until(_PollTable(thread, address, count), deadline_ns)
+
+
+class _PollTable:
+    """The ``struct pollfd`` array of one call, copied once."""
+
+    __slots__ = ("address", "entries", "interests", "thread")
+
+    def __init__(self, thread: Thread, address: int, count: int) -> None:
+        if count > thread.process.limits.soft(RLIMIT_NOFILE):
+            raise EINVAL(f"{count} descriptors")
+        self.thread = thread
+        self.address = address
+        table = thread.memory.read(address, count * POLLFD.size) if count else b""
+        self.entries: list[tuple[int, int, int]] = list(POLLFD.iter_unpack(table))
+        files = thread.fds.files
+        self.interests: list[Interest] = [
+            (_pollable(files.get(fd), thread), events & 0xFFFF) for fd, events, _ in self.entries if fd >= 0
+        ]
+
+    def store(self, found: list[int]) -> int:
+        """Writes what was found and gives how many descriptors have something; negative ones have nothing.
+
+        Only revents is ours to write, and of most entries it is 0 before and after.
+        """
+        rest = iter(found)
+        ready = 0
+        for index, (fd, _, stale) in enumerate(self.entries):
+            revents = next(rest) if fd >= 0 else 0
+            ready += bool(revents)
+            if revents != stale:
+                self.thread.memory.write(self.address + index * POLLFD.size + 6, _REVENTS.pack(revents))
+        return ready
 
 
 def _pollable(file: File | None, thread: Thread) -> File | None:
@@ -187,7 +208,8 @@ async def ppoll(thread: Thread, fds: Pointer, count: UInt, timespec: Pointer, ma
     left = TimeLeft(thread, timespec, deadline_ns)
     with thread.temporary_signal_mask(read_signal_mask(thread, mask, size)):
         try:
-            ready = await _poll(thread, fds, count, deadline_ns)
+            table = _PollTable(thread, fds, count)
+            ready = table.store(await wait_any(thread, table.interests, deadline_ns))
         except Interrupted:
             left.store_interrupted()
             raise

@@ -1,11 +1,12 @@
 """read(2), write(2) and their vectored and positioned kin.
 
-Each handler's straight path (all there at once, one piece, no odd flag) is written out in it, since these are
-the calls programs make most; anything else goes to ``transfer.py``.
+These are the calls programs make most, so the straight path (all there at once, one piece, no odd flag) of the
+plain ones is written out in them and needs no coroutine; for anything else they give that of ``transfer.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi.fcntl_h import O_APPEND, O_DSYNC
@@ -44,7 +45,7 @@ WRITE_ERRNOS = "EAGAIN EBADF EDQUOT EFAULT EFBIG EINTR EINVAL EIO ENOSPC EPERM E
 
 
 @syscall(0, errnos=READ_ERRNOS)
-async def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int:
+def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int | Awaitable[int]:
     """read(2): EBADF, then EFAULT for a buffer outside of user memory, then what the file says."""
     file = thread.fds.files.get(fd)
     if file is None or file.flags & NOT_READABLE:
@@ -53,24 +54,23 @@ async def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int:
         try:
             data = file.try_read(count)
         except WouldBlock:
-            return await read_into(thread, file, ((buffer, count),), count)
+            return read_into(thread, file, ((buffer, count),), count)
         if thread.memory.write_some(buffer, data) == len(data):
             if thread.kernel.inotify.watches:
                 notify_file(file, IN_ACCESS)
             return len(data)
         file.unread(data)
     total = buffer_count(buffer, count)
-    return await read_into(thread, file, ((buffer, total),), total)
+    return read_into(thread, file, ((buffer, total),), total)
 
 
 @syscall(1, errnos=WRITE_ERRNOS)
-async def write(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int:
+def write(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int | Awaitable[int]:
     """write(2): EBADF, then EFAULT for a buffer outside of user memory, then what the file says."""
-    file = writable_file(thread, fd)
-    return await _write_piece(thread, file, buffer, count, None)
+    return _write_piece(thread, writable_file(thread, fd), buffer, count, None)
 
 
-async def _write_piece(thread: Thread, file: File, buffer: int, count: int, offset: int | None) -> int:
+def _write_piece(thread: Thread, file: File, buffer: int, count: int, offset: int | None) -> int | Awaitable[int]:
     """Writes one buffer; the straight path is for what is whole, small and not limited or synchronous."""
     limited = file.seekable and (
         file.flags & O_DSYNC or thread.process.limits.soft(RLIMIT_FSIZE) != RLIM_INFINITY
@@ -91,11 +91,11 @@ async def _write_piece(thread: Thread, file: File, buffer: int, count: int, offs
                     notify_file(file, IN_MODIFY)
                 return written
     count = buffer_count(buffer, count)
-    return await write_from(thread, file, ((buffer, count),), count, offset, done=written)
+    return write_from(thread, file, ((buffer, count),), count, offset, done=written)
 
 
 @syscall(17, errnos=READ_ERRNOS + " ENXIO EOVERFLOW ESPIPE")
-async def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -> int:
+def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -> int | Awaitable[int]:
     """pread(2): EINVAL for a negative offset, EBADF, ESPIPE, EBADF if it is not open for reading."""
     file = _positioned(thread, fd, offset)
     if file.flags & NOT_READABLE:
@@ -107,14 +107,14 @@ async def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: L
                 notify_file(file, IN_ACCESS)
             return len(data)
     total = buffer_count(buffer, count)
-    return await read_into(thread, file, ((buffer, total),), total, offset)
+    return read_into(thread, file, ((buffer, total),), total, offset)
 
 
 @syscall(18, errnos=WRITE_ERRNOS + " ENXIO EOVERFLOW ESPIPE")
-async def pwrite64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -> int:
+def pwrite64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -> int | Awaitable[int]:
     """pwrite(2): EINVAL for a negative offset, EBADF, ESPIPE, EBADF if it is not open for writing."""
     _positioned(thread, fd, offset)
-    return await _write_piece(thread, writable_file(thread, fd), buffer, count, offset)
+    return _write_piece(thread, writable_file(thread, fd), buffer, count, offset)
 
 
 @syscall(19, errnos=READ_ERRNOS)

@@ -2,7 +2,8 @@
 
 ``@syscall(0, errnos="EBADF EFAULT", restart=Restart.SYS)`` on ``def read(thread, fd: Fd, ...)`` is all
 there is to say: the dispatch row, strace's form, the coverage page and the consistency tests derive
-from it. ``def`` handlers never block; ``async def`` handlers may. Numbers: asm/unistd_64.h.
+from it. ``def`` handlers never block; ``async def`` handlers may; a ``def`` on
+a hot path may answer at once, or else give the coroutine of the rest, which may block. Numbers: asm/unistd_64.h.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import inspect
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from asyncsentry.clock import VirtualClock
@@ -45,6 +46,16 @@ class Guest:
         task = asyncio.create_task(call)
         await settle()
         return task
+
+
+def awaited(handler: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Gives a handler that may answer without a coroutine as one that always needs one."""
+
+    async def call(*arguments: Any) -> Any:
+        answer = handler(*arguments)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    return call
 
 
 async def settle() -> None:

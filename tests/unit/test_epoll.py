@@ -7,7 +7,7 @@ import stat
 import struct
 
 import pytest
-from guest_thread import A, Guest, make_guest
+from guest_thread import A, Guest, awaited, make_guest
 
 from asyncsentry import errnos
 from asyncsentry.abi.epoll_h import (
@@ -25,7 +25,10 @@ from asyncsentry.errnos import Interrupted
 from asyncsentry.fs.anon import ANON_INODE_FS, AnonInode
 from asyncsentry.fs.file import File
 from asyncsentry.fs.pipe import PipeFile, make_pipe
-from asyncsentry.syscalls.epolls import epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait
+from asyncsentry.syscalls import epolls
+from asyncsentry.syscalls.epolls import epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2
+
+epoll_wait = awaited(epolls.epoll_wait)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from guest_thread import A, Guest, make_guest, settle
+from guest_thread import A, Guest, awaited, make_guest, settle
 
 from asyncsentry import errnos
 from asyncsentry.abi.epoll_h import EPOLL_CTL_ADD, EPOLLIN
@@ -13,7 +13,8 @@ from asyncsentry.abi.eventfd_h import EFD_NONBLOCK, EFD_SEMAPHORE
 from asyncsentry.abi.fcntl_h import O_NONBLOCK
 from asyncsentry.abi.timerfd_h import TFD_NONBLOCK, TFD_TIMER_ABSTIME
 from asyncsentry.clock import CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, NS_PER_SECOND
-from asyncsentry.syscalls.epolls import epoll_create1, epoll_ctl, epoll_wait
+from asyncsentry.syscalls import epolls, polling, readwrite
+from asyncsentry.syscalls.epolls import epoll_create1, epoll_ctl
 from asyncsentry.syscalls.events import (
     eventfd,
     eventfd2,
@@ -23,12 +24,15 @@ from asyncsentry.syscalls.events import (
     timerfd_gettime,
     timerfd_settime,
 )
-from asyncsentry.syscalls.polling import poll
-from asyncsentry.syscalls.readwrite import read, write
 from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.waiter import POLLIN, POLLOUT
 
 S = NS_PER_SECOND
+
+read = awaited(readwrite.read)
+write = awaited(readwrite.write)
+poll = awaited(polling.poll)
+epoll_wait = awaited(epolls.epoll_wait)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import stat
 import struct
 
 import pytest
-from guest_thread import A, Guest, make_guest, settle
+from guest_thread import A, Guest, awaited, make_guest, settle
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
@@ -15,9 +15,13 @@ from asyncsentry.errnos import Interrupted
 from asyncsentry.fs.anon import PIPE_FS, AnonInode
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.pipe import make_pipe, open_fifo
+from asyncsentry.syscalls import readwrite
 from asyncsentry.syscalls.pipes import pipe, pipe2
-from asyncsentry.syscalls.readwrite import read, readv, write, writev
+from asyncsentry.syscalls.readwrite import readv, writev
 from asyncsentry.waiter import POLLERR, POLLHUP, READABLE, WRITABLE
+
+read = awaited(readwrite.read)
+write = awaited(readwrite.write)
 
 
 @pytest.fixture

@@ -5,16 +5,19 @@ from __future__ import annotations
 import struct
 
 import pytest
-from guest_thread import A, Guest, make_guest, settle
+from guest_thread import A, Guest, awaited, make_guest, settle
 
 from asyncsentry import errnos
 from asyncsentry.clock import NS_PER_SECOND
 from asyncsentry.errnos import Interrupted
 from asyncsentry.fs.pipe import make_pipe
-from asyncsentry.syscalls.polling import poll, ppoll, pselect6, select
+from asyncsentry.syscalls import polling
+from asyncsentry.syscalls.polling import ppoll, pselect6, select
 from asyncsentry.waiter import POLLHUP, POLLIN, POLLNVAL, POLLOUT
 
 MS = 1_000_000
+
+poll = awaited(polling.poll)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import struct
 from types import SimpleNamespace
 
 import pytest
-from guest_thread import A, Guest, make_guest
+from guest_thread import A, Guest, awaited, make_guest
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_APPEND, O_NONBLOCK, O_RDWR
@@ -16,8 +16,14 @@ from asyncsentry.fs.anon import PIPE_FS, AnonInode
 from asyncsentry.fs.file import File
 from asyncsentry.fs.inode import Inode
 from asyncsentry.fs.pipe import PipeFile, make_pipe
-from asyncsentry.syscalls.readwrite import pread64, preadv2, pwrite64, pwritev2, read, write
+from asyncsentry.syscalls import readwrite
+from asyncsentry.syscalls.readwrite import preadv2, pwritev2
 from asyncsentry.syscalls.splice import copy_file_range, sendfile, splice, tee, vmsplice
+
+pread64 = awaited(readwrite.pread64)
+pwrite64 = awaited(readwrite.pwrite64)
+read = awaited(readwrite.read)
+write = awaited(readwrite.write)
 
 
 class MemoryFile(File):
