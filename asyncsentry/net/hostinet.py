@@ -29,8 +29,8 @@ from asyncsentry.net.ancillary import (
 )
 from asyncsentry.net.hostcalls import DATA_SIZE, HostCalls
 from asyncsentry.net.hostpoll import HostPoller
-from asyncsentry.net.interface_ioctls import INTERFACE_REQUESTS, interface_ioctl
-from asyncsentry.net.ioctls import MemoryHolder
+from asyncsentry.net.interface_ioctls import interface_ioctl
+from asyncsentry.net.ioctls import Memory, MemoryHolder
 from asyncsentry.net.sockets import EVERYTHING, Socket
 from asyncsentry.waiter import (
     POLLIN,
@@ -56,6 +56,7 @@ _PROTOCOLS = {
     (socket_h.SOCK_STREAM, in_h.IPPROTO_TCP): in_h.IPPROTO_TCP,
     (socket_h.SOCK_DGRAM, 0): in_h.IPPROTO_UDP,
     (socket_h.SOCK_DGRAM, in_h.IPPROTO_UDP): in_h.IPPROTO_UDP,
+    (socket_h.SOCK_DGRAM, in_h.IPPROTO_UDPLITE): in_h.IPPROTO_UDPLITE,
     (socket_h.SOCK_DGRAM, in_h.IPPROTO_ICMP): in_h.IPPROTO_ICMP,
     (socket_h.SOCK_DGRAM, in_h.IPPROTO_ICMPV6): in_h.IPPROTO_ICMPV6,
 }
@@ -287,10 +288,8 @@ class HostSocket(Socket):
     def ioctl(self, thread: object, request: int, argument: int) -> int:
         """Does SIOCINQ, SIOCOUTQ, SIOCATMARK, and questions about interfaces."""
         assert isinstance(thread, MemoryHolder)
-        if request in INTERFACE_REQUESTS:
-            return interface_ioctl(self.inner.fileno(), thread.memory, request, argument)
         if request not in (socket_h.SIOCINQ, socket_h.SIOCOUTQ, socket_h.SIOCATMARK):
-            raise errnos.ENOTTY(f"no ioctl {request:#x} on sockets")
+            return super().ioctl(thread, request, argument)
         try:
             answer = fcntl.ioctl(self.inner.fileno(), request, bytes(4))
         except OSError as error:
@@ -327,6 +326,11 @@ class HostFamily:
         except OSError as error:
             raise errnos.from_host(error) from None
         return HostSocket(kernel, self, inner, flags, identity_of(caller))
+
+    def ask_interfaces(self, memory: Memory, request: int, argument: int) -> int:
+        """Asks the host about its interfaces."""
+        with host.socket(host.AF_INET, host.SOCK_DGRAM) as asking:
+            return interface_ioctl(asking.fileno(), memory, request, argument)
 
     def pair(self, kernel: Kernel, caller: Caller, kind: int, protocol: int, flags: int) -> tuple[Socket, Socket]:
         """Refuses: there are no pairs of Internet sockets."""

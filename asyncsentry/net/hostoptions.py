@@ -32,12 +32,13 @@ _TCP = (
     tcp_h.TCP_SYNCNT, tcp_h.TCP_LINGER2, tcp_h.TCP_DEFER_ACCEPT, tcp_h.TCP_WINDOW_CLAMP, tcp_h.TCP_QUICKACK,
     tcp_h.TCP_CONGESTION, tcp_h.TCP_USER_TIMEOUT, tcp_h.TCP_FASTOPEN, tcp_h.TCP_NOTSENT_LOWAT, tcp_h.TCP_INQ,
 )  # fmt: skip
+_UDPLITE = (tcp_h.UDPLITE_SEND_CSCOV, tcp_h.UDPLITE_RECV_CSCOV)
 _UDP = (tcp_h.UDP_CORK, tcp_h.UDP_SEGMENT, tcp_h.UDP_GRO)
 
 SETTABLE = frozenset(
     [(SOL_SOCKET, name) for name in _SOCKET] + [(IPPROTO_IP, name) for name in _IP]
     + [(IPPROTO_IPV6, name) for name in _IPV6] + [(IPPROTO_TCP, name) for name in _TCP]
-    + [(IPPROTO_UDP, name) for name in _UDP]
+    + [(IPPROTO_UDP, name) for name in _UDP] + [(in_h.IPPROTO_UDPLITE, name) for name in _UDPLITE]
 )  # fmt: skip
 """(level, name) of what setsockopt(2) and getsockopt(2) pass on."""
 GETTABLE = {(SOL_SOCKET, socket_h.SO_ERROR), (SOL_SOCKET, socket_h.SO_ACCEPTCONN),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import struct
+from typing import Protocol, runtime_checkable
 
 from asyncsentry import errnos
 from asyncsentry.net.ioctls import Memory
@@ -29,6 +30,14 @@ INTERFACE_REQUESTS = frozenset((
 _IFREQ_SIZE = 40
 _IFCONF = struct.Struct("<i4xQ")
 _IFCONF_SIZE_MAX = 1 << 16
+
+
+@runtime_checkable
+class InterfaceSource(Protocol):
+    """A family that knows interfaces; sockets of all families ask AF_INET's, as netdevice(7) allows."""
+
+    def ask_interfaces(self, memory: Memory, request: int, argument: int) -> int:
+        """Answers one of :data:`INTERFACE_REQUESTS`."""
 
 
 def interface_ioctl(fd: int, memory: Memory, request: int, argument: int) -> int:

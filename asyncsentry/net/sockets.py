@@ -15,6 +15,8 @@ from asyncsentry import errnos
 from asyncsentry.abi import socket_h as s
 from asyncsentry.fs.file import O_NONBLOCK, O_RDWR, File
 from asyncsentry.net.ancillary import Ancillary, Caller, PeerIdentity, Received
+from asyncsentry.net.interface_ioctls import INTERFACE_REQUESTS, InterfaceSource
+from asyncsentry.net.ioctls import MemoryHolder
 from asyncsentry.net.options import SocketOptions
 from asyncsentry.net.sockfs import SocketInode
 from asyncsentry.waiter import WRITABLE, WaitQueue
@@ -210,6 +212,14 @@ class Socket(File):
         numbers = {s.SO_TYPE: self.kind, s.SO_DOMAIN: self.domain, s.SO_PROTOCOL: self.protocol,
                    s.SO_ACCEPTCONN: int(self.is_listening)}
         return _int(numbers[name]) if name in numbers else self.options.get(name)
+
+    def ioctl(self, thread: object, request: int, argument: int) -> int:
+        """Answers questions about interfaces, whatever the family; ENOTTY for what is not known."""
+        interfaces = self.kernel.socket_families.get(s.AF_INET)
+        if request in INTERFACE_REQUESTS and isinstance(interfaces, InterfaceSource):
+            assert isinstance(thread, MemoryHolder)
+            return interfaces.ask_interfaces(thread.memory, request, argument)
+        raise errnos.ENOTTY(f"no ioctl {request:#x} on this socket")
 
     @property
     def is_listening(self) -> bool:

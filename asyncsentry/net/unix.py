@@ -283,7 +283,7 @@ class UnixSocket(sockets.Socket):
         if request == socket_h.SIOCOUTQ:
             thread.memory.write_i32(argument, self.charged)
             return 0
-        return super().ioctl(thread, request, argument)  # type: ignore[return-value]  # the base only raises
+        return super().ioctl(thread, request, argument)
 
     def count_unread(self) -> int:
         """Gives the bytes one can read: of the first message, or of all of a connection."""
