@@ -152,7 +152,7 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
     dev = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
     await devfs.populate(dev.root)
     await _mount(mounter, "/dev", dev, "tmpfs")
-    devpts = make_devpts(kernel.allocate_device(), kernel.terminals, "gid=5,mode=620,ptmxmode=666")
+    devpts = make_devpts(kernel.allocate_device(), kernel.terminals, {"gid": "5", "mode": "620", "ptmxmode": "666"})
     await _mount(mounter, "/dev/pts", devpts, "devpts")
     await _mount(mounter, "/dev/shm", TmpFileSystem(kernel.allocate_device(), kernel.clock), "tmpfs")
     for index, volume in enumerate(configuration.volumes, start=1):

@@ -9,7 +9,9 @@ from asyncsentry import errnos
 from asyncsentry.fs import devfs
 from asyncsentry.fs.inode import FileSystem
 from asyncsentry.fs.procfs.root import make_proc
+from asyncsentry.fs.sysfs import make_sys
 from asyncsentry.fs.tmpfs import TmpFileSystem
+from asyncsentry.fs.tty.devpts import make_devpts
 
 Maker = Callable[[Any, dict[str, str]], Awaitable[FileSystem]]
 """Makes an instance for a kernel from its options."""
@@ -79,6 +81,14 @@ async def _make_proc(kernel: Any, options: dict[str, str]) -> FileSystem:
     return make_proc(kernel.allocate_device(), kernel)
 
 
+async def _make_sysfs(kernel: Any, options: dict[str, str]) -> FileSystem:
+    return make_sys(kernel.allocate_device(), kernel)
+
+
+async def _make_devpts(kernel: Any, options: dict[str, str]) -> FileSystem:
+    return make_devpts(kernel.allocate_device(), kernel.terminals, options)
+
+
 async def _make_devtmpfs(kernel: Any, options: dict[str, str]) -> FileSystem:
     filesystem = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
     filesystem.name = "devtmpfs"
@@ -97,9 +107,11 @@ def _number(text: str, base: int = 10) -> int:
 
 
 MAKERS: dict[str, Maker] = {
+    "devpts": _make_devpts,
     "devtmpfs": _make_devtmpfs,
     "proc": _make_proc,
     "ramfs": _make_ramfs,
+    "sysfs": _make_sysfs,
     "tmpfs": make_tmpfs,
 }
 """By the name mount(2) is given."""

@@ -31,7 +31,7 @@ def namespace_of(thread: Thread) -> MountNamespace:
 
 
 @syscall(165, errnos=WALK_ERRNOS + " EBUSY EINVAL ENODEV ENOTBLK ENXIO EPERM EROFS",
-         missing="all propagation is private; of kinds there are tmpfs, ramfs, devtmpfs and proc")
+         missing="all propagation is private; of kinds there are tmpfs, ramfs, devtmpfs, devpts, sysfs and proc")
 async def mount(thread: Thread, source: PathPointer, target: PathPointer, kind: PathPointer, flags: Pointer,
                 data: Pointer) -> int:
     """mount(2): copies its strings, walks to the target, asks for CAP_SYS_ADMIN, then does what the flags say."""

@@ -189,8 +189,7 @@ def render_pressure(proc: ProcFileSystem) -> str:
 def render_filesystems(proc: ProcFileSystem) -> str:
     """Renders the kinds of file systems a guest meets; none of them needs a device."""
     names = (
-        "sysfs", "tmpfs", "proc", "cgroup2", "devtmpfs", "sockfs", "pipefs", "anon_inodefs", "ramfs", "devpts", "9p",
-        "overlay", "mqueue",
+        "sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "anon_inodefs", "ramfs", "devpts", "overlay",
     )  # fmt: skip
     return "".join(f"nodev\t{name}\n" for name in names)
 

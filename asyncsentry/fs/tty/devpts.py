@@ -8,14 +8,14 @@ from __future__ import annotations
 import heapq
 import os
 import stat as stat_bits
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from asyncsentry import errnos
 from asyncsentry.clock import CLOCK_REALTIME
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.file import O_PATH, File
-from asyncsentry.fs.inode import AttributeChange, FileSystem, Inode
+from asyncsentry.fs.inode import AttributeChange, Inode
 from asyncsentry.fs.mount import Mount
 from asyncsentry.fs.synthetic import Directory, SyntheticFileSystem, SyntheticInode
 from asyncsentry.fs.tty.jobcontrol import Caller
@@ -151,17 +151,19 @@ class SlaveInode(_NodeInode):
         return self.pty.terminals.open(self.pty, self, flags, location, cast(Caller, context))
 
 
-def make_devpts(device: int, terminals: Terminals, options: str = "") -> FileSystem:
-    """Makes an instance with mount(2)'s options: ``gid=5,mode=620,ptmxmode=666,newinstance,max=N``."""
-    values: dict[str, int | None] = {"gid": None, "uid": None, "mode": 0o600, "ptmxmode": 0, "max": None}
-    for option in filter(None, options.split(",")):
-        name, _, text = option.partition("=")
+def make_devpts(device: int, terminals: Terminals, options: Mapping[str, str]) -> DevptsFileSystem:
+    """Makes an instance with mount(2)'s options: gid, uid, mode, ptmxmode, max, newinstance. EINVAL for others."""
+    values: dict[str, int] = {}
+    for name, text in options.items():
         if name == "newinstance":
             continue
+        if name not in ("gid", "uid", "mode", "ptmxmode", "max"):
+            raise errnos.EINVAL(f"no devpts option {name!r}")
         try:
-            values[name] = int(text, 8 if "mode" in name else 10) if name in values else None
+            values[name] = int(text, 8 if name.endswith("mode") else 10)
         except ValueError:
-            raise errnos.EINVAL(f"devpts option {option!r}") from None
+            raise errnos.EINVAL(f"devpts option {name}={text!r}") from None
     return DevptsFileSystem(
-        device, terminals, values["mode"] or 0, values["ptmxmode"] or 0, values["gid"], values["uid"], values["max"]
-    )
+        device, terminals, values.get("mode", 0o600) & 0o777, values.get("ptmxmode", 0) & 0o777, values.get("gid"),
+        values.get("uid"), values.get("max"),
+    )  # fmt: skip
