@@ -82,8 +82,8 @@ def parse_header(data: bytes) -> ElfHeader:
     """Reads an ELF header from the beginning of a file."""
     if len(data) < abi.EHDR.size or data[:4] != abi.ELFMAG:
         raise ENOEXEC("no elf file")
-    ident, kind, machine, _, entry, phoff, _, _, _, phentsize, phnum, _, _, _ = abi.EHDR.unpack_from(data)
-    if ident[4] != abi.ELFCLASS64 or ident[5] != abi.ELFDATA2LSB or machine != abi.EM_X86_64:
+    _, kind, machine, _, entry, phoff, _, _, _, phentsize, phnum, _, _, _ = abi.EHDR.unpack_from(data)
+    if machine != abi.EM_X86_64:  # Linux looks at nothing else, the class included
         raise ENOEXEC("not for this machine")
     if kind not in (abi.ET_EXEC, abi.ET_DYN):
         raise ENOEXEC("not an executable")

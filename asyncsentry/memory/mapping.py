@@ -124,7 +124,13 @@ def _check_file(request: Mapping, file: MappableFile) -> tuple[int, int]:
         may &= ~abi.PROT_EXEC
         if request.prot & abi.PROT_EXEC:
             raise EPERM("the file lies on a noexec mount")
-    descriptor = file.host_descriptor(shared and file.writable)
+    try:
+        descriptor = file.host_descriptor(shared and file.writable)
+    except EPERM:  # sealed against writing: it may still be looked at
+        if request.prot & abi.PROT_WRITE:
+            raise
+        descriptor = file.host_descriptor(False)
+        may &= ~abi.PROT_WRITE
     if flags & abi.MAP_GROWSDOWN:
         raise EINVAL("files do not grow downwards")
     return may, descriptor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncsentry.abi.elf_h import ARG_MAX, MAX_ARG_STRLEN
 from asyncsentry.abi.fcntl_h import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from asyncsentry.abi.resource_h import RLIMIT_STACK
-from asyncsentry.errnos import E2BIG, EINVAL, ENAMETOOLONG
+from asyncsentry.errnos import E2BIG, EINVAL, ENAMETOOLONG, ENOENT
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.file import File
 from asyncsentry.fs.vfs import open_executable
@@ -28,10 +28,12 @@ async def execve(thread: Thread, path: PathPointer, argv: Pointer, envp: Pointer
 
 @syscall(322, errnos=_ERRNOS + " EBADF")
 async def execveat(thread: Thread, dirfd: Fd, path: PathPointer, argv: Pointer, envp: Pointer, flags: Flags) -> None:
-    """execveat(2): as execve(2), relative to a directory, or of an open file (AT_EMPTY_PATH)."""
+    """execveat(2): as execve(2), relative to a directory, or of an open file; the path is read before flags count."""
+    name = thread.memory.read_path(path)
+    if not name and not flags & AT_EMPTY_PATH:
+        raise ENOENT("an empty path")
     if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
         raise EINVAL("unknown flags")
-    name = thread.memory.read_path(path)
     file = await open_executable(
         thread, dirfd, name, not flags & AT_SYMLINK_NOFOLLOW, bool(flags & AT_EMPTY_PATH))
     inaccessible = False

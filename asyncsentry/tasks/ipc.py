@@ -11,6 +11,7 @@ from asyncsentry.tasks.credentials import CAP_IPC_OWNER, CAP_SYS_ADMIN, Credenti
 
 _INDEX_LIMIT = 1 << 15
 _SEQUENCE_LIMIT = 1 << 16
+_CYCLE_MIN = 64
 
 
 class IpcObject:
@@ -68,6 +69,7 @@ class IpcTable(Generic[Kind]):
         self._objects: dict[int, Kind] = {}
         self._keys: dict[int, Kind] = {}
         self._sequence = 0
+        self._last_index = -1
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._objects.values())
@@ -98,9 +100,15 @@ class IpcTable(Generic[Kind]):
 
     def add(self, item: Kind) -> int:
         """Numbers a new object."""
-        index = next(i for i in range(_INDEX_LIMIT) if i not in self._objects)
+        # As ipc_idr_alloc() does: indices go round, and each round has a sequence number of its own.
+        cycle = min(max(len(self._objects) * 3 // 2, _CYCLE_MIN), _INDEX_LIMIT)
+        index = (self._last_index + 1) % cycle
+        while index in self._objects:
+            index = (index + 1) % cycle
+        if index <= self._last_index:
+            self._sequence = (self._sequence + 1) % _SEQUENCE_LIMIT
+        self._last_index = index
         item.id = self._sequence * _INDEX_LIMIT + index
-        self._sequence = (self._sequence + 1) % (_SEQUENCE_LIMIT - 1)
         self._objects[index] = item
         if item.key != abi.IPC_PRIVATE:
             self._keys[item.key] = item

@@ -16,7 +16,7 @@ from asyncsentry.abi import auxvec_h as aux
 from asyncsentry.abi.elf_h import ARG_MAX, EHDR, MAX_ARG_STRLEN
 from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.abi.mman_h import MAP_PRIVATE, PROT_EXEC, PROT_WRITE
-from asyncsentry.errnos import E2BIG, EACCES, EFAULT, ELIBBAD, ELOOP, ENOENT, ENOEXEC, EPERM, LinuxError
+from asyncsentry.errnos import E2BIG, EACCES, EFAULT, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, EPERM, LinuxError
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.vfs import open_executable
 from asyncsentry.memory.auxv import build_stack
@@ -146,8 +146,11 @@ async def _find_interpreter(context: PathContext, start: Start, image: _Image) -
         raise ENOEXEC("interpreter's path does not end")
     file = await open_executable(context, AT_FDCWD, os.fsdecode(path.split(b"\0")[0]))
     _keep(start, file)
+    head = read_file(file, 0, _HEAD_SIZE)
+    if len(head) < EHDR.size:
+        raise EIO("the interpreter is shorter than its header")
     try:
-        return _read_image(file, read_file(file, 0, _HEAD_SIZE))
+        return _read_image(file, head)
     except ENOEXEC as error:
         raise ELIBBAD("the interpreter is no elf file for this machine") from error
 

@@ -34,7 +34,7 @@ def test_a_program_tells_where_its_segments_go():
 
 @pytest.mark.parametrize("data", [
     b"", b"\x7fELF", header(phnum=0), header(phnum=2000), header(kind=1), header(kind=4), header(machine=3),
-    header(phentsize=32), header(phoff=1 << 63), b"\x7fELF\1" + header()[5:],
+    header(phentsize=32), header(phoff=1 << 63),
 ])  # fmt: skip
 def test_a_header_that_is_none_is_refused(data: bytes):
     with pytest.raises(ENOEXEC):

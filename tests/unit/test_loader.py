@@ -153,10 +153,12 @@ async def test_scripts_may_not_interpret_each_other_for_ever(caller: Caller):
     (elf(interpreter=b"/missing\0"), errnos.ENOENT),
     (elf(interpreter=b"/endless"), errnos.ENOEXEC),
     (elf(interpreter=b"/text\0"), errnos.ELIBBAD),
+    (elf(interpreter=b"/short\0"), errnos.EIO),
 ])  # fmt: skip
 async def test_what_cannot_be_run(caller: Caller, content: bytes, error: type[Exception]):
     await caller.write("/plain", elf(), 0o644)
-    await caller.write("/text", b"text")
+    await caller.write("/short", b"text")
+    await caller.write("/text", b"text" * 100)
     await caller.write("/program", content)
     with pytest.raises(error):
         await caller.load("/program", b"program")
