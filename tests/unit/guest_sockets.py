@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 from guest_thread import A, Guest, make_guest
@@ -163,10 +163,16 @@ class SocketGuest:
                        unpack_control(self.memory.read(self.at(CONTROL), header[5])), header[6])
 
     async def read(self, fd: int, count: int = 0x1000) -> bytes:
-        return self.memory.read(self.at(DATA), await readwrite.read(self.thread, fd, self.at(DATA), count))
+        length = await finish(readwrite.read(self.thread, fd, self.at(DATA), count))
+        return self.memory.read(self.at(DATA), length)
 
     async def write(self, fd: int, data: bytes) -> int:
-        return await readwrite.write(self.thread, fd, self.put(DATA, data), len(data))
+        return await finish(readwrite.write(self.thread, fd, self.put(DATA, data), len(data)))
+
+
+async def finish(result: int | Awaitable[int]) -> int:
+    """Gives what a call that may or may not have to wait comes to."""
+    return result if isinstance(result, int) else await result
 
 
 def pack_control(level: int, kind: int, data: bytes) -> bytes:
