@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 import stat as stat_bits
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from asyncsentry.fs.devices import open_special
 from asyncsentry.fs.file import File
 from asyncsentry.fs.inode import AttributeChange, FileSystem, Inode, Owner, Stat, StatFs
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.dentry import Location
+    from asyncsentry.fs.file import File
 
 ROOT: Final = Owner(0, 0)
 
@@ -50,6 +55,10 @@ class AnonInode(Inode):
             rdev=0, size=0, blocks=0, blksize=4096, atime_ns=self.atime_ns, mtime_ns=self.mtime_ns,
             ctime_ns=self.ctime_ns, btime_ns=0,
         )  # fmt: skip
+
+    async def open(self, flags: int, location: Location, context: object) -> File:
+        """Opens a pipe anew through ``/proc/self/fd``; other anonymous files cannot be."""
+        return await open_special(self, flags, location, context)
 
     async def set_attributes(self, change: AttributeChange) -> None:
         """Keeps owner, permission bits and times; there is no size to change."""

@@ -15,7 +15,7 @@ import os
 import select
 import stat as stat_bits
 from collections.abc import Awaitable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asyncsentry import errnos
 from asyncsentry.abi.ioctls_h import FIONREAD
@@ -34,6 +34,9 @@ from asyncsentry.waiter import (
     Waiter,
     WaitQueue,
 )
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.dentry import Location
 
 HOST_FS: Final = InternalFileSystem("hostfs", 0x00C0FFEE, os.makedev(0, 0xFFF05))
 """What fstat(2) tells inherited files live in; constant and never mounted."""
@@ -60,6 +63,19 @@ class HostInode(AnonInode):
             status.st_size, status.st_blocks, status.st_blksize, status.st_atime_ns, status.st_mtime_ns,
             status.st_ctime_ns, 0,
         )  # fmt: skip
+
+    async def open(self, flags: int, location: Location, context: object) -> File:
+        """Opens it anew through ``/proc/self/fd`` (so ``/dev/stdout``), as far as the host lets us use it.
+
+        A regular file shares its position with the stream it came from, unlike on Linux.
+        """
+        had, wanted = fcntl.fcntl(self.descriptor, fcntl.F_GETFL) & O_ACCMODE, flags & O_ACCMODE
+        if had not in (wanted, os.O_RDWR):
+            raise errnos.EACCES("the host's stream is not open for that")
+        file = HostStreamFile(os.dup(self.descriptor), owned=True)
+        file.flags = flags
+        file.location = location
+        return file
 
 
 class _StreamQueue(WaitQueue):

@@ -251,7 +251,7 @@ class PipeFile(File):
 def make_pipe(ino: int, flags: int = 0, owner: Owner = ROOT, now_ns: int = 0) -> tuple[PipeFile, PipeFile]:
     """Makes a pipe and gives its read end and its write end; ``flags`` as pipe2(2)'s."""
     inode = AnonInode(PIPE_FS, ino, stat_bits.S_IFIFO | 0o600, owner, now_ns)
-    pipe = Pipe()
+    pipe = inode.pipe = Pipe()
     status = flags & (O_NONBLOCK | O_DIRECT)
     return PipeFile(pipe, inode, O_RDONLY | (status & O_NONBLOCK)), PipeFile(pipe, inode, O_WRONLY | status)
 
@@ -262,7 +262,8 @@ async def open_fifo(inode: Inode, flags: int, location: Location | None, context
     if pipe is None:
         pipe = inode.pipe = Pipe()
     access = flags & O_ACCMODE
-    if access == O_WRONLY and flags & O_NONBLOCK and not pipe.readers:
+    waits = inode.filesystem is not PIPE_FS  # an open through /proc/self/fd has a pipe already
+    if waits and access == O_WRONLY and flags & O_NONBLOCK and not pipe.readers:
         if not pipe.writers:
             inode.pipe = None
         raise errnos.ENXIO("nobody reads the fifo")
@@ -271,12 +272,12 @@ async def open_fifo(inode: Inode, flags: int, location: Location | None, context
     pipe.writes_opened += file.writes
     pipe.queue.notify(READABLE | WRITABLE)  # whoever waits in an open looks again
     try:
-        if access == O_RDONLY and not pipe.writers:
+        if waits and access == O_RDONLY and not pipe.writers:
             if flags & O_NONBLOCK:
                 file.writers_at_open = pipe.writes_opened
             else:
                 await _wait_for_writer(pipe, cast(BlockContext, context))
-        elif access == O_WRONLY and not pipe.readers:
+        elif waits and access == O_WRONLY and not pipe.readers:
             await _wait_for_reader(pipe, cast(BlockContext, context))
     except BaseException:
         await file.release()

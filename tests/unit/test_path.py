@@ -26,6 +26,7 @@ from asyncsentry.abi.fcntl_h import (
 from asyncsentry.abi.mount_h import MS_NODEV, MS_RDONLY
 from asyncsentry.fs import names, vfs
 from asyncsentry.fs.path import location_of, path_of, resolve
+from asyncsentry.fs.pipe import make_pipe
 from asyncsentry.fs.tmpfs import TmpFileSystem
 
 
@@ -261,3 +262,11 @@ async def test_absences_are_not_remembered_without_bound() -> None:
         with pytest.raises(errnos.ENOENT):
             await where(guest, f"/tmp/{number}")
     assert len((await resolve(guest.thread, AT_FDCWD, "/tmp")).dentry.children) < 600
+
+
+async def test_a_pipe_opened_anew_by_its_place_is_the_same_pipe() -> None:
+    guest = await make_tree()
+    reader, writer = make_pipe(7)
+    again = await vfs.open_location(guest.thread, location_of(reader), O_RDWR)
+    writer.try_write(b"hello")
+    assert again.try_read(10) == b"hello"
