@@ -107,8 +107,10 @@ class GoferFileSystem(FileSystem):
             if found.handle and found.handle != inode.handle:
                 self.gofer.close_later(found.handle)
             inode.apply(attributes)
-            return inode
-        inode = self._inodes[key] = self._make(found, path)
+        else:
+            inode = self._inodes[key] = self._make(found, path)
+        if not self.exclusive:
+            inode.note_looked_up(found)
         return inode
 
     def keep_idle(self, descriptor: HostDescriptor, inode: GoferInode) -> None:

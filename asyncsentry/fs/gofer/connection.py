@@ -88,6 +88,10 @@ class Gofer:
         connection, process = spawn(mounts)
         return cls(connection, mounts, process)
 
+    def time(self) -> float:
+        """Gives the loop's time, in seconds."""
+        return self._loop.time()
+
     @property
     def pid(self) -> int | None:
         """The host process, if this end started it."""

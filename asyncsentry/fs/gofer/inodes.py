@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.gofer.client import GoferFileSystem
 
+_FRESH_S = 0.001
+"""How long the answer to a lookup of a shared file may serve the system call that made it."""
+
 
 class GoferInode(Inode):
     """A host file."""
@@ -36,8 +39,9 @@ class GoferInode(Inode):
         self._reader: HostDescriptor | None = None
         self._writer: HostDescriptor | None = None
         self._is_stale = False
-        self._xattr_names = found.xattr_names if filesystem.exclusive else None
+        self._xattr_names = found.xattr_names
         """Joined with NULs; ``None`` if not known."""
+        self._fresh_until = 0.0
         self.apply(attributes)
 
     def __del__(self) -> None:
@@ -80,9 +84,19 @@ class GoferInode(Inode):
             atime_ns=s.st_atime_ns, mtime_ns=s.st_mtime_ns, ctime_ns=s.st_ctime_ns))  # fmt: skip
         return True
 
+    def note_looked_up(self, found: Found) -> None:
+        """Notes what a lookup has just told: for the rest of the system call that made it, it need not be asked."""
+        self._xattr_names = found.xattr_names
+        self._fresh_until = self.filesystem.gofer.time() + _FRESH_S
+
+    @property
+    def _is_fresh(self) -> bool:
+        return self.filesystem.exclusive or self.filesystem.gofer.time() < self._fresh_until
+
     async def refresh(self) -> None:
         """Asks the host for the present attributes of a shared file: through an open descriptor if there is one."""
-        if self.filesystem.exclusive or self._apply_descriptor():
+        if self.filesystem.exclusive or self._apply_descriptor() or self._is_fresh:
+            self._fresh_until = 0.0
             return
         reply = await self._call(protocol.GETATTR)
         self.apply(Attributes.take(Reader(reply)))
@@ -186,7 +200,7 @@ class GoferInode(Inode):
     async def get_xattr(self, name: str) -> bytes:
         """Asks the host for an attribute's value, unless it is known to have none of that name."""
         packed = os.fsencode(name)
-        if self._xattr_names is not None and packed not in self._xattr_names.split(b"\0"):
+        if self._is_fresh and self._xattr_names is not None and packed not in self._xattr_names.split(b"\0"):
             raise errnos.ENODATA(f"no attribute {name!r}")
         return await self._call(protocol.GETXATTR, pack_text(packed))
 
@@ -203,8 +217,6 @@ class GoferInode(Inode):
     async def list_xattrs(self) -> list[str]:
         """Lists the names."""
         packed = self._xattr_names
-        if packed is None:
-            packed = await self._call(protocol.LISTXATTR)
-            if self.filesystem.exclusive:
-                self._xattr_names = packed
+        if packed is None or not self._is_fresh:
+            packed = self._xattr_names = await self._call(protocol.LISTXATTR)
         return [os.fsdecode(name) for name in packed.split(b"\0") if name]
