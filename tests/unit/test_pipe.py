@@ -12,7 +12,7 @@ from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
 from asyncsentry.abi.ioctls_h import FIONREAD
 from asyncsentry.errnos import Interrupted
-from asyncsentry.fs.anon import PIPE_FS, AnonInode
+from asyncsentry.fs.anon import ANON_INODE_FS, AnonInode
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.pipe import make_pipe, open_fifo
 from asyncsentry.syscalls import readwrite
@@ -225,7 +225,7 @@ async def test_fionread_and_stat_and_size(guest):
 
 
 async def test_a_fifo_open_waits_for_the_other_side(guest):
-    inode = AnonInode(PIPE_FS, 9, stat.S_IFIFO | 0o600)
+    inode = AnonInode(ANON_INODE_FS, 9, stat.S_IFIFO | 0o600)
     other = guest.add_thread()
     opening = await guest.start(open_fifo(inode, O_RDONLY, None, guest.thread))
     assert not opening.done()
@@ -240,7 +240,7 @@ async def test_a_fifo_open_waits_for_the_other_side(guest):
 
 
 async def test_a_fifo_open_for_writing_waits_even_if_the_reader_leaves_at_once(guest):
-    inode = AnonInode(PIPE_FS, 9, stat.S_IFIFO | 0o600)
+    inode = AnonInode(ANON_INODE_FS, 9, stat.S_IFIFO | 0o600)
     opening = await guest.start(open_fifo(inode, O_WRONLY, None, guest.thread))
     reader = await open_fifo(inode, O_RDONLY | O_NONBLOCK, None, guest.thread)
     await reader.release()
@@ -249,7 +249,7 @@ async def test_a_fifo_open_for_writing_waits_even_if_the_reader_leaves_at_once(g
 
 
 async def test_fifo_opens_that_do_not_wait(guest):
-    inode = AnonInode(PIPE_FS, 9, stat.S_IFIFO | 0o600)
+    inode = AnonInode(ANON_INODE_FS, 9, stat.S_IFIFO | 0o600)
     with pytest.raises(errnos.ENXIO):
         await open_fifo(inode, O_WRONLY | O_NONBLOCK, None, guest.thread)
     assert inode.pipe is None
@@ -264,7 +264,7 @@ async def test_fifo_opens_that_do_not_wait(guest):
 
 
 async def test_an_interrupted_fifo_open_leaves_no_end_behind(guest):
-    inode = AnonInode(PIPE_FS, 9, stat.S_IFIFO | 0o600)
+    inode = AnonInode(ANON_INODE_FS, 9, stat.S_IFIFO | 0o600)
     opening = await guest.start(open_fifo(inode, O_RDONLY, None, guest.thread))
     guest.thread.interrupt()
     with pytest.raises(Interrupted):
