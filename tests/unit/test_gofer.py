@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from asyncsentry import errnos
 from asyncsentry.errnos import SentryBug
@@ -313,6 +314,51 @@ async def test_running_out_of_descriptors_is_an_error_of_that_call_alone(shared:
         for fd in taken:
             os.close(fd)
     assert await read(inode) == b"hello world"
+
+
+async def test_an_exclusive_writable_mount_keeps_its_caches_right(gofer: Gofer, tree: Path) -> None:
+    own = await GoferFileSystem.attach(gofer, 0, device=9, exclusive=True)
+    root = own.root
+    assert {entry.name for entry in await root.entries()} == {"usr", "lib", "hello", "fifo"}
+    made = await root.create("made", 0o600, HERE)
+    file = await made.open(O_RDWR, None, None)
+    file.try_write(b"four")
+    await file.release()
+    assert made.stat().size == 4
+    hello = await root.lookup("hello")
+    await root.rename("made", made, root, "hello", hello, exchange=False)
+    before = gofer.trips
+    assert await root.lookup("hello") is made
+    assert gofer.trips == before
+    assert {entry.name for entry in await root.entries()} == {"usr", "lib", "hello", "fifo"}
+    await root.unlink("hello", made)
+    with pytest.raises(errnos.ENOENT):
+        await root.lookup("hello")
+    assert not (tree / "hello").exists()
+    await own.release()
+
+
+async def test_many_tasks_share_the_connection(shared: GoferFileSystem, tree: Path) -> None:
+    for number in range(100):
+        (tree / f"file{number}").write_bytes(str(number).encode() * 100)
+
+    async def check(number: int) -> None:
+        name = f"file{number % 100}"
+        assert await read(await walk(shared, name)) == str(number % 100).encode() * 100
+        assert len(await shared.root.entries()) >= 100
+
+    await asyncio.gather(*(check(number) for number in range(300)))
+
+
+def test_it_works_on_uvloop_too(tree: Path) -> None:
+    async def check() -> None:
+        gofer = Gofer.start([HostMount(str(tree))])
+        filesystem = await GoferFileSystem.attach(gofer, 0, 9, exclusive=False)
+        assert await read(await walk(filesystem, "hello")) == b"hello world"
+        await filesystem.release()
+        await gofer.close()
+
+    uvloop.run(check())
 
 
 # Read-only mounts, single files, many names ------------------------------------------------------

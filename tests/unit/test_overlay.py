@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -93,6 +94,7 @@ async def test_unchanged_files_are_the_lower_ones(overlay: OverlayFileSystem, tr
     assert await (await walk(overlay, "lib")).readlink() == "usr/lib"
     assert not overlay.changed
     assert overlay.statfs().magic == OVERLAYFS_MAGIC
+    assert overlay.statfs().blocks_available > 0
 
 
 async def test_writing_copies_up_and_leaves_the_lower_file_alone(overlay: OverlayFileSystem, tree: Path) -> None:
@@ -254,6 +256,25 @@ async def test_every_kind_of_file_can_be_made(overlay: OverlayFileSystem) -> Non
     assert unnamed.nlink == 0
     await root.link("named", unnamed)
     assert await walk(overlay, "named") is unnamed
+
+
+async def test_a_large_copy_lets_other_tasks_go_on(overlay: OverlayFileSystem) -> None:
+    inode = await walk(overlay, "large")
+    assert isinstance(inode, OverlayRegular)
+    steps = 0
+
+    async def count() -> None:
+        nonlocal steps
+        while inode.content is None:
+            steps += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    await asyncio.gather(inode.copy_up(), inode.copy_up(), inode.copy_up(size_limit=10))
+    await counting
+    assert steps > 1
+    assert inode.content is not None
+    assert overlay.upper.budget.used == inode.content.blocks // 8
 
 
 async def test_extended_attributes_start_as_the_lower_ones(overlay: OverlayFileSystem, tree: Path) -> None:
