@@ -13,6 +13,7 @@ from asyncsentry.syscalls.timespec import read_interval, write_interval
 from asyncsentry.tasks.credentials import CAP_WAKE_ALARM
 from asyncsentry.tasks.thread import Thread
 from asyncsentry.tasks.timebase import base_for_clock
+from asyncsentry.tasks.timers import Notification
 
 _TIMERLESS_CLOCKS = (clocks.CLOCK_MONOTONIC_RAW, clocks.CLOCK_REALTIME_COARSE, clocks.CLOCK_MONOTONIC_COARSE)
 _ALARM_CLOCKS = (clocks.CLOCK_REALTIME_ALARM, clocks.CLOCK_BOOTTIME_ALARM)
@@ -60,10 +61,8 @@ def timer_create(thread: Thread, clock_id: Int, event: Pointer, timer_id: Pointe
         raise EOPNOTSUPP(f"no timers on clock {clock_id}")
     if clock_id in _ALARM_CLOCKS and not thread.credentials.has(CAP_WAKE_ALARM):
         raise EPERM("only CAP_WAKE_ALARM may wake the system")
-    value, signo, notify, tid = fields or (None, signal_h.SIGALRM, signal_h.SIGEV_SIGNAL, 0)
-    target = _check_event(thread, signo, notify, tid)
     timers = thread.process.timers
-    timer = timers.create(base, notify, signo, value, target)
+    timer = timers.create(base, clock_id, _notification(thread, *fields) if fields else Notification())
     try:
         thread.memory.write_i32(timer_id, timer.timer_id)
     except LinuxError:
@@ -72,18 +71,18 @@ def timer_create(thread: Thread, clock_id: Int, event: Pointer, timer_id: Pointe
     return 0
 
 
-def _check_event(thread: Thread, signo: int, notify: int, tid: int) -> Thread | None:
-    """EINVAL for a sigevent that makes no sense; gives the thread it singles out."""
+def _notification(thread: Thread, value: int, signo: int, notify: int, tid: int) -> Notification:
+    """Checks a sigevent; EINVAL if it makes no sense."""
     if notify not in _NOTIFICATIONS:
         raise EINVAL(f"notification {notify}")
     if notify != signal_h.SIGEV_NONE and not 1 <= signo <= signal_h.NSIG:
         raise EINVAL(f"no signal {signo}")
-    if not notify & signal_h.SIGEV_THREAD_ID:
-        return None
-    target = thread.process.threads.get(tid)
-    if target is None:
-        raise EINVAL(f"no thread {tid} in this process")
-    return target
+    target = None
+    if notify & signal_h.SIGEV_THREAD_ID:
+        target = thread.process.threads.get(tid)
+        if target is None:
+            raise EINVAL(f"no thread {tid} in this process")
+    return Notification(notify, signo, value, target)
 
 
 @syscall(223, errnos="EFAULT EINVAL")

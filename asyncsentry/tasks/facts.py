@@ -33,6 +33,10 @@ class GuestFacts:
             return "T"
         return "S" if thread.is_blocked else "R"
 
+    def timers_text(self, process: Process) -> str:
+        """What /proc/PID/timers shows: the newest timer first."""
+        return "".join(timer.describe() for timer in reversed(process.timers.posix.values()))
+
     def signals(self, thread: Thread) -> SignalSets:
         """Pending signals and dispositions."""
         state = thread.process.signals

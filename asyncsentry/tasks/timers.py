@@ -7,7 +7,7 @@ posix-timers.c and itimer.c.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsentry.abi import signal_h, time_h
 from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_CPU
@@ -121,38 +121,56 @@ class ProcessInterval(IntervalTimer):
         return send_to_process(self._process, info)
 
 
+class Notification(NamedTuple):
+    """What a timer does when it expires: struct sigevent, decoded."""
+
+    notify: int = signal_h.SIGEV_SIGNAL
+    signo: int = signal_h.SIGALRM
+    value: int | None = None
+    """What the handler is given; ``None`` for the timer's number."""
+    thread: Thread | None = None
+    """The one thread that gets the signal, SIGEV_THREAD_ID."""
+
+
 class PosixTimer(IntervalTimer):
     """A timer made by timer_create(2)."""
 
-    def __init__(self, process: Process, base: TimeBase, timer_id: int, notify: int, signo: int, value: int,
-                 thread: Thread | None) -> None:
+    def __init__(self, process: Process, timer_id: int, base: TimeBase, clock_id: int, event: Notification) -> None:
         super().__init__(process.kernel, base)
         self.timer_id = timer_id
+        self.clock_id = clock_id
+        self.event = event
         self.overrun = 0
         """Periods missed before the last delivery, timer_getoverrun(2)."""
         self._process = process
-        self._notify = notify
-        self._signo = signo
-        self._value = value
-        self._thread = thread
 
     @property
     def is_audible(self) -> bool:
         """Whether it was made with another choice than SIGEV_NONE."""
-        return self._notify != signal_h.SIGEV_NONE
+        return self.event.notify != signal_h.SIGEV_NONE
 
     def make_signal(self) -> SigInfo:
         """Gives the signal asked for, with the timer's number and value."""
-        return SigInfo(self._signo, signal_h.SI_TIMER, timerid=self.timer_id, value=self._value)
+        value = self.timer_id if self.event.value is None else self.event.value
+        return SigInfo(self.event.signo, signal_h.SI_TIMER, timerid=self.timer_id, value=value)
 
     def send(self, info: SigInfo) -> bool:
         """Sends it to the thread chosen with SIGEV_THREAD_ID, else to the process."""
-        if self._thread is not None:
-            if self._thread.exit_status is not None:
-                self.set(None, 0)
-                return False
-            return send_to_thread(self._thread, info)
-        return send_to_process(self._process, info)
+        thread = self.event.thread
+        if thread is None:
+            return send_to_process(self._process, info)
+        if thread.exit_status is not None:
+            self.set(None, 0)
+            return False
+        return send_to_thread(thread, info)
+
+    def describe(self) -> str:
+        """Gives its lines of /proc/PID/timers, proc(5)."""
+        event = self.event
+        means = {signal_h.SIGEV_NONE: "none", signal_h.SIGEV_THREAD: "thread"}.get(event.notify, "signal")
+        whom = f"pid.{self._process.pid}" if event.thread is None else f"tid.{event.thread.tid}"
+        return (f"ID: {self.timer_id}\nsignal: {event.signo}/{event.value or 0:016x}\nnotify: {means}/{whom}\n"
+                f"ClockID: {self.clock_id}\n")
 
     def note_overrun(self, info: SigInfo, missed: int) -> None:
         """Tells the handler, and timer_getoverrun(2) from now on."""
@@ -227,15 +245,15 @@ class ProcessTimers:
             raise EINVAL(f"no interval timer {which}")
         return ProcessInterval(process, ProcessCpuTime(process), signo)
 
-    def create(self, base: TimeBase, notify: int, signo: int, value: int | None, thread: Thread | None) -> PosixTimer:
-        """Makes a timer; its value defaults to its number. EAGAIN if there are too many."""
+    def create(self, base: TimeBase, clock_id: int, event: Notification) -> PosixTimer:
+        """Makes a timer. EAGAIN if there are too many."""
         if len(self.posix) >= _TIMERS_MAX:
             raise EAGAIN(f"{_TIMERS_MAX} timers")
         timer_id = self._next_id
         while timer_id in self.posix:
             timer_id = (timer_id + 1) % (_OVERRUN_MAX + 1)
         self._next_id = (timer_id + 1) % (_OVERRUN_MAX + 1)
-        timer = PosixTimer(self._process, base, timer_id, notify, signo, timer_id if value is None else value, thread)
+        timer = PosixTimer(self._process, timer_id, base, clock_id, event)
         self.posix[timer_id] = timer
         return timer
 

@@ -13,6 +13,7 @@ from asyncsentry.clock import NS_PER_SECOND
 from asyncsentry.errnos import EINVAL, EOPNOTSUPP, EPERM, LinuxError
 from asyncsentry.platforms.fake import FakeContext
 from asyncsentry.syscalls import clocks, timers
+from asyncsentry.tasks.facts import GuestFacts
 from asyncsentry.tasks.process import Process
 from asyncsentry.tasks.signals import ALL_SIGNALS, SigInfo
 from asyncsentry.tasks.timebase import Alarm, TimeBase
@@ -62,6 +63,8 @@ async def test_a_posix_timer_sends_its_signal_once_with_its_value() -> None:
     timer_id = create_timer(guest)
     assert set_timer(guest, timer_id, 5 * NS_PER_SECOND) == (0, 0, 0, 0)
     assert get_timer(guest, timer_id) == (0, 0, 5, 0)
+    text = GuestFacts().timers_text(guest.thread.process)
+    assert text == "ID: 0\nsignal: 40/0000000000000009\nnotify: signal/pid.100\nClockID: 1\n"
     guest.clock.advance(5 * NS_PER_SECOND - 1)
     assert take(guest) is None
     assert get_timer(guest, timer_id) == (0, 0, 0, 1)
