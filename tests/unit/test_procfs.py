@@ -267,6 +267,7 @@ async def test_uuid_is_new_each_time_and_boot_id_is_not(world: World) -> None:
 
 
 def leaves(inode: Inode, path: str = "") -> list[str]:
+    list(getattr(inode, "items", list)())  # listing makes what exists only once it is asked for
     children = getattr(inode, "children", {})
     return [leaf for name, child in children.items() for leaf in leaves(child, f"{path}/{name}")] or [path]
 

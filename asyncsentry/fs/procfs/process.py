@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncsentry import errnos
@@ -106,47 +106,33 @@ class TaskDirectory(Directory):
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject.filesystem, 0o555, *subject.owner())
         self.subject = subject
-        self._build()
+        self.nlink = 8
 
     @property
     def files(self) -> dict[str, Row]:
         """The text files shown here."""
         return THREAD_FILES if self.subject.of_thread else PROCESS_FILES
 
-    def _build(self) -> None:
+    def _names(self) -> Iterable[str]:
+        yield from self.files
+        yield from _LINKS
+        yield from _SPECIAL
+        if not self.subject.of_thread:
+            yield "task"
+
+    def _make(self, name: str) -> Inode | None:
+        """Makes what a name stands for; most are never asked for."""
         subject, uid, gid = self.subject, self.uid, self.gid
-        for name, row in self.files.items():
-            self.add(name, TaskFile(subject, row, uid, gid))
-        self.add("mem", memory.MemInode(subject, uid, gid))
-        self.add("fd", FdDirectory(subject, uid, gid))
-        self.add("fdinfo", FdInfoDirectory(subject, uid, gid))
-        links: tuple[tuple[str, type[MagicLink]], ...] = (("cwd", CwdLink), ("exe", ExeLink), ("root", RootLink))
-        for name, kind in links:
-            self.add(name, kind(subject, uid, gid))
-        self._add_directory("ns", self._namespaces(), 0o511)
-        self._add_directory("net", self._network(), 0o555)
-        self._add_directory("attr", self._attributes(), 0o555)
-        if not subject.of_thread:
-            self.add("task", ThreadsDirectory(subject, uid, gid))
-
-    def _add_directory(self, name: str, children: Iterable[tuple[str, Inode]], mode: int) -> None:
-        directory = Directory(self.filesystem, mode, self.uid, self.gid)
-        for child_name, child in children:
-            directory.add(child_name, child)
-        self.add(name, directory)
-
-    def _namespaces(self) -> Iterable[tuple[str, Inode]]:
-        for name, kind, number in NAMESPACES:
-            yield name, NamespaceLink(self.subject, kind, number, self.uid, self.gid)
-
-    def _network(self) -> Iterable[tuple[str, Inode]]:
-        for name in NETWORK_FILES:
-            yield name, TextInode(self.filesystem, render_network_file, (self.subject, name))
-
-    def _attributes(self) -> Iterable[tuple[str, Inode]]:
-        row = Row(misc.render_attr, 0o666, misc.store_attr)
-        for name in ATTRIBUTES:
-            yield name, TaskFile(self.subject, row, self.uid, self.gid)
+        row = self.files.get(name)
+        if row is not None:
+            return TaskFile(subject, row, uid, gid)
+        link = _LINKS.get(name)
+        if link is not None:
+            return link(subject, uid, gid)
+        special = _SPECIAL.get(name)
+        if special is not None:
+            return special(subject, uid, gid)
+        return ThreadsDirectory(subject, uid, gid) if name == "task" and not subject.of_thread else None
 
     def update_owner(self) -> None:
         """Follows a change of the process' credentials."""
@@ -159,11 +145,19 @@ class TaskDirectory(Directory):
         if not self.subject.exists:
             return None
         self.update_owner()
-        return self.children.get(name)
+        found = self.children.get(name)
+        if found is None:
+            found = self._make(name)
+            if found is not None:
+                self.children[name] = found
+        return found
 
     def items(self) -> Iterable[tuple[str, Inode]]:
         """Lists the files, while the process exists."""
-        return self.children.items() if self.subject.exists else ()
+        for name in self._names():
+            found = self.find(name)
+            if found is not None:
+                yield name, found
 
 
 def _give_to(directory: Directory, uid: int, gid: int) -> None:
@@ -204,6 +198,36 @@ class ThreadsDirectory(Directory):
         threads: dict[int, Any] = self.subject.process.threads
         self.children = {name: child for name, child in self.children.items() if int(name) in threads}
         return [(str(tid), self._thread_directory(tid)) for tid in sorted(threads)]
+
+
+def _directory(subject: Subject, mode: int, uid: int, gid: int, children: Iterable[tuple[str, Inode]]) -> Directory:
+    directory = Directory(subject.filesystem, mode, uid, gid)
+    for name, child in children:
+        directory.add(name, child)
+    return directory
+
+
+def _make_namespaces(subject: Subject, uid: int, gid: int) -> Inode:
+    links = ((name, NamespaceLink(subject, kind, number, uid, gid)) for name, kind, number in NAMESPACES)
+    return _directory(subject, 0o511, uid, gid, links)
+
+
+def _make_network(subject: Subject, uid: int, gid: int) -> Inode:
+    proc = subject.filesystem
+    files = ((name, TextInode(proc, render_network_file, (subject, name))) for name in NETWORK_FILES)
+    return _directory(subject, 0o555, uid, gid, files)
+
+
+def _make_attributes(subject: Subject, uid: int, gid: int) -> Inode:
+    row = Row(misc.render_attr, 0o666, misc.store_attr)
+    return _directory(subject, 0o555, uid, gid, ((name, TaskFile(subject, row, uid, gid)) for name in ATTRIBUTES))
+
+
+_LINKS: dict[str, type[MagicLink]] = {"cwd": CwdLink, "exe": ExeLink, "root": RootLink}
+_SPECIAL: dict[str, Callable[[Subject, int, int], Inode]] = {
+    "attr": _make_attributes, "fd": FdDirectory, "fdinfo": FdInfoDirectory, "mem": memory.MemInode,
+    "net": _make_network, "ns": _make_namespaces,
+}  # fmt: skip
 
 
 def parse_number(name: str) -> int:
