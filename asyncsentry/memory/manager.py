@@ -278,10 +278,14 @@ class MemoryManager(GuestMemory):
         if done > address:
             async with self.changing(context):
                 self.check_not_platform(address, done)
-                self.vmas.change(address, done, _Protection(prot))
-                context.queue_host_call(HostCall(abi.SYS_MPROTECT, (address, done - address, prot)))
+                self.protect_area(context, address, done, prot)
         if failure is not None:
             raise failure
+
+    def protect_area(self, context: Context, start: int, end: int, prot: int) -> None:
+        """Changes the protection of a mapped range inside a change; no checks."""
+        self.vmas.change(start, end, _Protection(prot))
+        context.queue_host_call(HostCall(abi.SYS_MPROTECT, (start, end - start, prot)))
 
     def _start_of_growing(self, address: int, grows: int) -> int:
         vma = self.vmas.find(address)

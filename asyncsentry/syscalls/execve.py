@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asyncsentry.abi.elf_h import ARG_MAX, MAX_ARG_STRLEN
 from asyncsentry.abi.fcntl_h import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from asyncsentry.abi.resource_h import RLIMIT_STACK
@@ -14,8 +16,12 @@ from asyncsentry.syscalls.registry import NO_RESULT, syscall
 from asyncsentry.tasks import execve as program
 from asyncsentry.tasks.thread import Thread
 
+if TYPE_CHECKING:
+    from asyncsentry.memory.manager import MemoryManager
+
 _ERRNOS = "E2BIG EACCES EFAULT EINVAL ELIBBAD ELOOP ENAMETOOLONG ENOENT ENOEXEC ENOMEM ENOTDIR EPERM ETXTBSY"
 _ARGUMENTS_MAX = (8 << 20) // 4 * 3
+_STRINGS_AT_ONCE = 8192
 
 
 @syscall(59, errnos=_ERRNOS)
@@ -65,13 +71,22 @@ def read_strings(thread: Thread, address: int, limit: int) -> list[bytes]:
     if len(pointers) > limit // 8:
         raise E2BIG("too many arguments")
     strings: list[bytes] = []
+    start, chunk = 0, b""  # strings mostly lie side by side: one copy brings many of them
     for pointer in pointers:
-        try:
-            string = memory.read_string(pointer, MAX_ARG_STRLEN)
-        except ENAMETOOLONG as error:
-            raise E2BIG("an argument is too long") from error
+        end = chunk.find(0, pointer - start) if start <= pointer < start + len(chunk) else -1
+        if end < 0:
+            start, chunk = pointer, memory.read_some(pointer, _STRINGS_AT_ONCE)
+            end = chunk.find(0)
+        string = chunk[pointer - start : end] if end >= 0 else _read_long_string(memory, pointer)
         limit -= len(string) + 9
         if limit < 0:
             raise E2BIG("arguments take too much room")
         strings.append(string)
     return strings
+
+
+def _read_long_string(memory: MemoryManager, address: int) -> bytes:
+    try:
+        return memory.read_string(address, MAX_ARG_STRLEN)
+    except ENAMETOOLONG as error:
+        raise E2BIG("an argument is too long") from error

@@ -197,6 +197,10 @@ async def _build(kernel: Kernel, start: Start, image: _Image, interpreter: _Imag
     return Loaded(context, memory, image.file)
 
 
+def _file_end(area: Vma) -> int:
+    return area.offset + area.size
+
+
 class _Builder:
     """Fills one new address space."""
 
@@ -249,10 +253,36 @@ class _Builder:
 
     async def _map_image(self, image: _Image) -> None:
         descriptor = self._descriptor_of(image.file)
+        run: list[Vma] = []
         for segment in image.program.segments:
-            self._map_segment(image, segment, descriptor)
-            if self._queued >= _FLUSH_AFTER:
-                await self._flush()
+            area = self._file_area(image, segment)
+            if run and (area is None or area.start != run[-1].end or area.offset != _file_end(run[-1])):
+                await self._map_run(run, descriptor)
+                run = []
+            if area is not None:
+                run.append(area)
+            if (bss := self._bss_area(image, segment)) is not None:
+                await self._map_run(run, descriptor)
+                run = []
+                self._memory.map_area(self._context, bss)
+                self._queued += 1
+        await self._map_run(run, descriptor)
+
+    async def _map_run(self, run: list[Vma], descriptor: int) -> None:
+        """Maps areas that lie side by side, in memory as in the file, with one mapping.
+
+        Lending the host a descriptor costs a round trip, changing the protection of a part next to nothing.
+        """
+        if not run:
+            return
+        first = run[0]
+        whole = Vma(first.start, run[-1].end, first.prot, MAP_PRIVATE, first.file, first.offset)
+        self._memory.map_area(self._context, whole, descriptor=descriptor)
+        for area in run[1:]:
+            self._memory.protect_area(self._context, area.start, area.end, area.prot)
+        self._queued += len(run)
+        if self._queued >= _FLUSH_AFTER:
+            await self._flush()
 
     def _descriptor_of(self, file: File) -> int:
         try:
@@ -260,20 +290,21 @@ class _Builder:
         except LinuxError as error:
             raise ENOEXEC("the file cannot be mapped") from error
 
-    def _map_segment(self, image: _Image, segment: Segment, descriptor: int) -> None:
-        start, end = image.bias + segment.page_start, image.bias + segment.page_end
-        data_end = image.bias + segment.address + segment.file_size
-        file_end = page_up(data_end) if segment.file_size else start
-        if segment.file_size:
-            offset = segment.offset - (segment.address - segment.page_start)
-            vma = Vma(start, file_end, segment.prot, MAP_PRIVATE, image.file, offset)
-            self._memory.map_area(self._context, vma, descriptor=descriptor)
-            self._queued += 1
-            if segment.memory_size > segment.file_size and data_end < file_end and segment.prot & PROT_WRITE:
-                self._zeroes.append((data_end, file_end - data_end))
-        if end > file_end:
-            self._memory.map_area(self._context, Vma(file_end, end, segment.prot, MAP_PRIVATE))
-            self._queued += 1
+    def _file_area(self, image: _Image, segment: Segment) -> Vma | None:
+        """Gives the area of a segment that comes from the file; notes what of its last page is to be cleared."""
+        if not segment.file_size:
+            return None
+        start, data_end = image.bias + segment.page_start, image.bias + segment.address + segment.file_size
+        if segment.memory_size > segment.file_size and data_end % PAGE_SIZE and segment.prot & PROT_WRITE:
+            self._zeroes.append((data_end, -data_end % PAGE_SIZE))
+        offset = segment.offset - (segment.address - segment.page_start)
+        return Vma(start, page_up(data_end), segment.prot, MAP_PRIVATE, image.file, offset)
+
+    def _bss_area(self, image: _Image, segment: Segment) -> Vma | None:
+        """Gives the area of a segment behind what comes from the file."""
+        end = image.bias + segment.page_end
+        start = image.bias + (page_up(segment.address + segment.file_size) if segment.file_size else segment.page_start)
+        return Vma(start, end, segment.prot, MAP_PRIVATE) if end > start else None
 
     async def _flush(self) -> None:
         await self._memory.flush(self._context)
