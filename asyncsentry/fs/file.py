@@ -39,6 +39,8 @@ class File:
 
     seekable = False
     """Whether pread(2) and lseek(2) work; pipes, sockets and terminals say ESPIPE."""
+    keeps_position = True
+    """Whether :attr:`position` is where the next read or write goes; a file shared with the host has it there."""
     pollable = True
     """Whether epoll(7) takes it; files that are always ready say no (so do regular files and directories)."""
     takes_one_write = False

@@ -96,6 +96,8 @@ class _StreamQueue(WaitQueue):
 class HostStreamFile(File):
     """One inherited descriptor. ``owned`` says whether it is closed with the file."""
 
+    keeps_position = False
+
     def __init__(self, descriptor: int, owned: bool = False) -> None:
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
         super().__init__(HostInode(descriptor), flags)

@@ -23,7 +23,7 @@ from asyncsentry.errnos import (
     WouldBlock,
 )
 from asyncsentry.fs.fdtable import drop
-from asyncsentry.fs.file import File
+from asyncsentry.fs.file import SEEK_CUR, SEEK_SET, File
 from asyncsentry.fs.notify import IN_ACCESS, IN_MODIFY, notify_file
 from asyncsentry.fs.pipe import PipeFile
 from asyncsentry.syscalls.args import Fd, Flags, Pointer, Size
@@ -62,7 +62,7 @@ class _Cursor:
             if self.offset < 0:
                 raise EINVAL(f"offset {self.offset}")
         elif file.seekable:
-            self.offset = file.position
+            self.offset = file.position if file.keeps_position else file.seek(0, SEEK_CUR)
 
     def advance(self, count: int) -> None:
         """Moves on."""
@@ -75,8 +75,10 @@ class _Cursor:
             return
         if self.address:
             thread.memory.write_i64(self.address, self.offset)
-        else:
+        elif self.file.keeps_position:
             self.file.position = self.offset
+        else:
+            self.file.seek(self.offset, SEEK_SET)
 
 
 def _announce(thread: Thread, source: File, target: File) -> None:
