@@ -18,6 +18,7 @@ from asyncsentry.fs.inotify import InotifyState
 from asyncsentry.fs.tty.terminals import Terminals
 from asyncsentry.gate import RunQueue
 from asyncsentry.memory.auxv import Hardware
+from asyncsentry.net.socket_tables import SocketTables
 from asyncsentry.net.sockfs import SocketFileSystem
 from asyncsentry.net.unix_names import UnixNamespace
 from asyncsentry.sysctl import Sysctls
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from asyncsentry.fs.hostfacts import HostFacts
     from asyncsentry.fs.mount import MountNamespace
     from asyncsentry.fs.procfs.base import TaskFacts
+    from asyncsentry.fs.procfs.net import NetworkTables
     from asyncsentry.fs.tty.jobcontrol import JobControl
     from asyncsentry.net.sockets import SocketFamily
     from asyncsentry.platforms.base import Platform
@@ -109,6 +111,8 @@ class Kernel:
         self.socket_families: dict[int, SocketFamily] = {}
         """What makes sockets, by AF_*; filled by ``net/families.py`` when the first socket is made."""
         self.unix = UnixNamespace()
+        self.network_tables: NetworkTables = SocketTables(self)
+        """What /proc/net shows of sockets."""
         self.socket_filesystem = SocketFileSystem(self.allocate_device())
 
     @property
