@@ -89,7 +89,7 @@ async def _enter_program(thread: Thread, loaded: Loaded, path: str, credentials:
     thread.context, thread.memory = loaded.context, loaded.memory
     open_account(process, loaded.context.space)
     thread.credentials = credentials
-    thread.name = path.rstrip("/").rpartition("/")[2][:_NAME_MAX]
+    thread.name = os.fsdecode(os.fsencode(path.rpartition("/")[2])[:_NAME_MAX])
     thread.alt_stack = AltStack()
     thread.restart = None
     process.signals.reset_on_exec()
