@@ -123,6 +123,11 @@ int hub_attach_chunk(struct hub *hub, int fd, int first, uint64_t guest_base) {
 }
 
 void hub_detach_chunk(struct hub *hub, int first) {
+    /* Threads that died hot are still on the list that hub_spin looks through. */
+    int kept = 0;
+    for (int i = 0; i < hub->hot_count; i++)
+        if (hub->hot[i] < first || hub->hot[i] >= first + (int)SLOTS_PER_CHUNK) hub->hot[kept++] = hub->hot[i];
+    hub->hot_count = kept;
     munmap(hub->slots[first].memory, CHUNK_SIZE);
     memset(&hub->slots[first], 0, SLOTS_PER_CHUNK * sizeof *hub->slots);
 }
@@ -165,21 +170,25 @@ void hub_unbind(struct hub *hub, int slot) {
 /* Taking a trap ------------------------------------------------------------------------------------------------ */
 
 /* Copies what a trapped thread wants into its private record. A frame that does not lie inside the slot, or an odd
- * signal number, leaves signo 0: the caller ends the guest process. */
+ * signal number, gives KIND_BAD: the caller ends the guest process. */
 static void take(struct slot_record *slot) {
     struct control *control = control_of(slot);
     uint64_t offset = __atomic_load_n(&control->frame, __ATOMIC_RELAXED) - slot->guest_base;
     uint32_t signo = __atomic_load_n(&control->signo, __ATOMIC_RELAXED);
+    uint32_t phase = __atomic_load_n(&control->phase, __ATOMIC_RELAXED);
     slot->taken = 1;
     slot->call_count = 0;
-    slot->phase = __atomic_load_n(&control->phase, __ATOMIC_RELAXED);
-    if (slot->phase != PHASE_TRAP) return; /* a newborn has no frame yet; after calls it is the one we know */
-    slot->signo = 0;
+    if (phase != PHASE_TRAP) { /* a newborn has no frame yet; after calls it is the one we know */
+        slot->kind = phase == PHASE_CALLED ? KIND_CALLED : KIND_NEWBORN;
+        return;
+    }
+    slot->kind = KIND_BAD;
     if (offset > ALTSTACK_SIZE - UC_SIZE || offset % 8) return;
     const char *uc = slot->memory + offset, *mc = uc + UC_MCONTEXT, *si = uc + UC_SIGINFO;
     slot->frame_offset = offset;
     slot->signo = signo;
     if (signo == SIGSYS) {
+        slot->kind = KIND_SYSCALL;
         slot->number = load32(si + SI_ARCH) == AUDIT_ARCH_X86_64 ? load64(mc + REG_AX * 8) : ~0UL;
         slot->arguments[0] = load64(mc + 8 * 8);
         slot->arguments[1] = load64(mc + 9 * 8);
@@ -187,7 +196,10 @@ static void take(struct slot_record *slot) {
         slot->arguments[3] = load64(mc + 2 * 8);
         slot->arguments[4] = load64(mc + 0 * 8);
         slot->arguments[5] = load64(mc + 1 * 8);
-    } else {
+    } else if (signo == INTERRUPT_SIGNAL) {
+        slot->kind = KIND_INTERRUPT;
+    } else if (signo == SIGSEGV || signo == SIGBUS || signo == SIGFPE || signo == SIGILL || signo == SIGTRAP) {
+        slot->kind = KIND_FAULT;
         slot->code = (int32_t)load32(si + SI_CODE);
         slot->address = load64(si + SI_ADDRESS);
         slot->trapno = load64(mc + MC_TRAPNO);
