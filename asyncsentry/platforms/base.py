@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple, Protocol
 
-from asyncsentry.gate import RunQueue
+from asyncsentry.gate import Gate, RunQueue
 
 GUEST_ADDRESS_MIN = 0x1_0000
 """Lowest address guests may map (vm.mmap_min_addr)."""
@@ -135,6 +135,12 @@ class Context(Protocol):
     fault: Fault
     host_error: int
     host_tid: int
+
+    gate: Gate
+    """Where its task waits; fired when it has trapped, or died."""
+
+    def trap(self) -> TrapKind | None:
+        """Says why it has trapped; ``None`` while it has not."""
 
     async def wait_trap(self) -> TrapKind:
         """Waits until it traps; the first wait of a new context ends at its first trap after resume."""

@@ -25,7 +25,7 @@ struct slot_record {
     char *memory; uint64_t guest_base; uint64_t frame_offset; uint64_t notification;
     uint64_t number; uint64_t arguments[6]; uint64_t address; uint64_t trapno; uint64_t error;
     int32_t code; uint32_t signo; int32_t tid; uint32_t call_count;
-    uint32_t phase; uint8_t taken; uint8_t hot;
+    uint32_t kind; uint8_t taken; uint8_t hot;
 };
 struct hub_event { uint64_t id; int32_t tid; int32_t slot; int64_t number; uint64_t arguments[6]; };
 """

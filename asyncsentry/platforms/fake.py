@@ -150,7 +150,7 @@ class FakeContext:
         self.registers = Registers()
         self.registers.cs, self.registers.ss = _USER_CS, _USER_DS
         self.fpstate = b""
-        self._gate = Gate(asyncio.get_running_loop())
+        self.gate = Gate(asyncio.get_running_loop())
         self._resumed: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._calls: list[HostCall] = []
@@ -195,16 +195,20 @@ class FakeContext:
         self._kind = kind
         self._trapped = True
         self._resumed = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(self._gate.fire)
+        asyncio.get_running_loop().call_soon(self.gate.fire)
         await self._resumed
 
     # The platform's side -------------------------------------------------------------------------
 
     async def wait_trap(self) -> TrapKind:
         """Waits for the program's next call; its end is an exit_group(2) of its own."""
-        while not self._trapped or not self._gate_ready():
-            await self._gate
-        return self._kind
+        while (kind := self.trap()) is None:
+            await self.gate
+        return kind
+
+    def trap(self) -> TrapKind | None:
+        """Says whether the program has made a call."""
+        return self._kind if self._trapped and self._gate_ready() else None
 
     def _gate_ready(self) -> bool:
         return self._resumed is not None and not self._resumed.done()

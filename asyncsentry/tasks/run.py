@@ -45,7 +45,8 @@ async def run(thread: Thread) -> None:
     dispatch = thread.kernel.dispatch
     while thread.exit_status is None:
         context = thread.context
-        kind = await context.wait_trap()
+        while (kind := context.trap()) is None:
+            await context.gate
         result: int | None = None
         if kind is TrapKind.SYSCALL:
             result = dispatch.call(thread)

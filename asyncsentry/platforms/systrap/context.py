@@ -26,7 +26,8 @@ SYS_EXIT, SYS_ARCH_PRCTL = 60, 158
 ARCH_SET_GS, ARCH_SET_FS = 0x1001, 0x1002
 MASK64 = (1 << 64) - 1
 ACTION_RESUME, ACTION_REPORT = 0, 1
-PHASE_TRAP, PHASE_NEWBORN, PHASE_CALLED = range(3)
+KIND_NEWBORN = 6
+SYSCALL = TrapKind.SYSCALL
 CALLS_AT_ONCE: int = lib.MAX_CALLS - 1
 _FPSTATE_MAX = 8192
 
@@ -56,29 +57,37 @@ class SystrapContext:
 
     # Traps -----------------------------------------------------------------------------------------
 
-    async def wait_trap(self) -> TrapKind:
-        """Waits until the thread traps and says why."""
-        while not self.is_trapped and not self.space.is_dead:
-            await self.gate
+    def trap(self) -> TrapKind | None:
+        """Says why the thread has trapped; ``None`` while it has not: then wait at the gate."""
+        if not self.is_trapped:
+            return TrapKind.GONE if self.space.is_dead else None
+        record = self._record
+        kind = record.kind
+        if kind == SYSCALL:
+            self.number = record.number
+            return SYSCALL
+        return self._other_trap(kind)
+
+    def _other_trap(self, kind: int) -> TrapKind:
+        record = self._record
         if self.space.is_dead:
             return TrapKind.GONE
-        record = self._record
-        if record.phase == PHASE_CALLED:
+        if kind == TrapKind.FAULT:
+            self.fault = Fault(record.signo, record.code, record.address, record.trapno, record.error)
+        elif kind == TrapKind.HOST_CALL_FAILED:
             done = lib.slot_calls_done(self._hub, self.slot)
             self.host_error = max(0, -lib.slot_call_result(self._hub, self.slot, done - 1)) if done else 0
             self._drop_lent()
-            return TrapKind.HOST_CALL_FAILED
-        signo = record.signo
-        if signo == SIGSYS:
-            self.number = record.number
-            return TrapKind.SYSCALL
-        if signo == lib.INTERRUPT_SIGNAL:
-            return TrapKind.INTERRUPT
-        if signo == 0:  # a frame that lies: only a guest that writes its slot can do that
+        elif kind != TrapKind.INTERRUPT:  # a frame that lies: only a guest that writes its slot can do that
             self.platform.kill(self.space)
             return TrapKind.GONE
-        self.fault = Fault(signo, record.code, record.address, record.trapno, record.error)
-        return TrapKind.FAULT
+        return TrapKind(kind)
+
+    async def wait_trap(self) -> TrapKind:
+        """Waits until the thread traps and says why."""
+        while (kind := self.trap()) is None:
+            await self.gate
+        return kind
 
     @property
     def arguments(self) -> tuple[int, int, int, int, int, int]:
@@ -197,7 +206,7 @@ class SystrapContext:
         """Waits until the host thread has arrived in its slot."""
         while not self.is_trapped and not self.space.is_dead:
             await self.gate
-        if self.space.is_dead or self._record.phase != PHASE_NEWBORN:
+        if self.space.is_dead or self._record.kind != KIND_NEWBORN:
             raise errnos.EAGAIN("a guest process died at birth")
 
     def taken(self) -> None:

@@ -36,6 +36,8 @@
 
 enum slot_state { SLOT_RUNNING = 0, SLOT_TRAPPED = 1, SLOT_ANSWERED = 2 };
 enum slot_phase { PHASE_TRAP = 0, PHASE_NEWBORN = 1, PHASE_CALLED = 2 };
+/* Why a slot is handed to the sentry: TrapKind of base.py, except for the two that only the platform sees. */
+enum slot_kind { KIND_BAD = 0, KIND_SYSCALL = 1, KIND_FAULT = 2, KIND_INTERRUPT = 3, KIND_CALLED = 4, KIND_NEWBORN = 6 };
 enum slot_action { ACTION_RESUME = 0, ACTION_REPORT = 1 };
 
 /* Pseudo call numbers in a call list, above any Linux number. */
