@@ -15,11 +15,11 @@ from asyncsentry.clock import Clock, HostClock, RandomSource
 from asyncsentry.errnos import EEXIST, EINVAL, SentryBug
 from asyncsentry.fs.devices import DeviceRegistry
 from asyncsentry.fs.inotify import InotifyState
+from asyncsentry.fs.mqueue import QueueFileSystem
 from asyncsentry.fs.tty.terminals import Terminals
 from asyncsentry.gate import RunQueue
 from asyncsentry.memory.auxv import Hardware
 from asyncsentry.net.socket_tables import SocketTables
-from asyncsentry.net.sockfs import SocketFileSystem
 from asyncsentry.net.unix_names import UnixNamespace
 from asyncsentry.sysctl import Sysctls
 from asyncsentry.tasks.facts import GuestFacts
@@ -113,7 +113,8 @@ class Kernel:
         self.unix = UnixNamespace()
         self.network_tables: NetworkTables = SocketTables(self)
         """What /proc/net shows of sockets."""
-        self.socket_filesystem = SocketFileSystem(self.allocate_device())
+        self.mqueues = QueueFileSystem(self.allocate_device(), self.clock, self.sysctls)
+        """POSIX message queues."""
 
     @property
     def init(self) -> Process | None:

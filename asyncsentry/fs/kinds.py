@@ -85,6 +85,11 @@ async def _make_sysfs(kernel: Any, options: dict[str, str]) -> FileSystem:
     return make_sys(kernel.allocate_device(), kernel)
 
 
+async def _make_mqueue(kernel: Any, options: dict[str, str]) -> FileSystem:
+    filesystem: FileSystem = kernel.mqueues  # all mounts show the one set of queues
+    return filesystem
+
+
 async def _make_devpts(kernel: Any, options: dict[str, str]) -> FileSystem:
     return make_devpts(kernel.allocate_device(), kernel.terminals, options)
 
@@ -109,6 +114,7 @@ def _number(text: str, base: int = 10) -> int:
 MAKERS: dict[str, Maker] = {
     "devpts": _make_devpts,
     "devtmpfs": _make_devtmpfs,
+    "mqueue": _make_mqueue,
     "proc": _make_proc,
     "ramfs": _make_ramfs,
     "sysfs": _make_sysfs,

@@ -9,16 +9,19 @@ Families (``unix.py``, ``hostinet.py``, …) are registered in ``Kernel.socket_f
 
 from __future__ import annotations
 
+import stat as stat_bits
 from typing import TYPE_CHECKING, Protocol
 
 from asyncsentry import errnos
 from asyncsentry.abi import socket_h as s
+from asyncsentry.clock import CLOCK_REALTIME
+from asyncsentry.fs.anon import SOCK_FS, AnonInode
 from asyncsentry.fs.file import O_NONBLOCK, O_RDWR, File
+from asyncsentry.fs.inode import Owner
 from asyncsentry.net.ancillary import Ancillary, Caller, PeerIdentity, Received
 from asyncsentry.net.interface_ioctls import INTERFACE_REQUESTS, InterfaceSource
 from asyncsentry.net.ioctls import MemoryHolder
 from asyncsentry.net.options import SocketOptions
-from asyncsentry.net.sockfs import SocketInode
 from asyncsentry.waiter import WRITABLE, WaitQueue
 
 if TYPE_CHECKING:
@@ -50,7 +53,10 @@ class Socket(File):
 
     def __init__(self, kernel: Kernel, domain: int, kind: int, protocol: int, flags: int,
                  creator: PeerIdentity) -> None:
-        super().__init__(SocketInode(kernel, creator.ucred.uid, creator.ucred.gid), O_RDWR | flags & O_NONBLOCK)
+        owner = Owner(creator.ucred.uid, creator.ucred.gid)
+        mode = stat_bits.S_IFSOCK | 0o777
+        inode = AnonInode(SOCK_FS, kernel.allocate_inode(), mode, owner, kernel.clock.now_ns(CLOCK_REALTIME))
+        super().__init__(inode, O_RDWR | flags & O_NONBLOCK)
         self.kernel = kernel
         self.domain = domain
         self.kind = kind

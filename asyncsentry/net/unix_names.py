@@ -10,7 +10,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
-from asyncsentry.abi import un_h
 
 if TYPE_CHECKING:
     from asyncsentry.fs.file import File
@@ -63,15 +62,3 @@ class UnixNamespace:
         self.releases.discard(task)
         if not task.cancelled():
             task.result()
-
-    def table(self) -> str:
-        """Gives the text of /proc/net/unix."""
-        lines = ["Num       RefCount Protocol Flags    Type St Inode Path\n"]
-        for socket in self.sockets:
-            assert socket.inode is not None
-            flags = un_h.SO_ACCEPTCON if socket.is_listening else 0
-            state = un_h.SS_CONNECTED if socket.peer is not None else un_h.SS_UNCONNECTED
-            name = socket.name.replace(b"\0", b"@").decode("utf-8", "surrogateescape")
-            lines.append(f"{0:016x}: {2 + (socket.peer is not None):08X} {0:08X} {flags:08X} {socket.kind:04X} "
-                         f"{state:02X} {socket.inode.ino:5d}{' ' + name if name else ''}\n")
-        return "".join(lines)

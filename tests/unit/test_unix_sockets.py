@@ -644,14 +644,6 @@ async def test_peer_credentials(g):
         g.get(server, s.SO_PEERSEC)
 
 
-async def test_the_directory_of_sockets(g):
-    listening = await g.listener(unix("/run.sock"))
-    await g.bind(await g.socket(DGRAM), unix("@abs"))
-    lines = g.thread.kernel.unix.table().splitlines()
-    assert lines[1].endswith(f"00000002 00000000 00010000 0001 01 {g.file(listening).inode.ino:5d} /run.sock")
-    assert lines[2].endswith(" @abs")
-
-
 async def test_peeking_from_an_offset(g):
     a, b = await g.pair()
     g.set(b, s.SO_PEEK_OFF, 0)
