@@ -41,7 +41,10 @@ async def chown(context: PathContext, location: Location, uid: int | None, gid: 
     check_writable_mount(location)
     inode = inode_at(location)
     check_chown(context.credentials, inode, uid, gid)
-    await inode.set_attributes(AttributeChange(mode=mode_after_chown(inode), uid=uid, gid=gid))
+    mode = mode_after_chown(inode)
+    if mode is not None and not is_owner(context.credentials, inode):
+        raise errnos.EPERM("only its owner may change the mode")
+    await inode.set_attributes(AttributeChange(mode=mode, uid=uid, gid=gid))
     notify(location.dentry, IN_ATTRIB)
 
 

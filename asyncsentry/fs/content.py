@@ -58,11 +58,13 @@ class PageBudget:
 class Content:
     """What is in one regular file."""
 
-    __slots__ = ("_budget", "_dense_end", "_pages", "_small", "host_fd", "seals", "size")
+    __slots__ = ("_budget", "_dense_end", "_pages", "_small", "_small_has_holes", "host_fd", "seals", "size")
 
     def __init__(self, budget: PageBudget, seals: int = F_SEAL_SEAL) -> None:
         self._budget = budget
         self._small = bytearray()
+        self._small_has_holes = False
+        """Whether pages of zeros in it may never have been written."""
         self._pages = 0
         self._dense_end = 0
         """How many pages a memfd without holes has, so that writing needs no recount; -1 if it may have holes."""
@@ -145,7 +147,7 @@ class Content:
         if self.host_fd is None:
             page = offset // _PAGE * _PAGE
             while page < self.size:
-                has_data = self._small[page : page + _PAGE] != _ZERO_PAGE[: self.size - page]
+                has_data = self._has_data(page)
                 if has_data == (whence == SEEK_DATA):
                     return max(page, offset)
                 page += _PAGE
@@ -191,6 +193,7 @@ class Content:
         self._charge(max(_pages(end), self._pages) - self._pages)
         if offset > self.size:
             self._small.extend(bytes(offset - self.size))
+            self._small_has_holes = True
         self._small[offset:end] = data
         self.size = max(self.size, end)
         return len(data)
@@ -226,6 +229,7 @@ class Content:
     def _extend_small(self, size: int) -> None:
         self._charge(_pages(size) - self._pages)
         self._small.extend(bytes(size - self.size))
+        self._small_has_holes = self._small_has_holes or size > self.size
 
     def _prepare_for(self, size: int) -> None:
         """Gets ready to hold ``size`` bytes."""
@@ -246,12 +250,15 @@ class Content:
             raise
         os.ftruncate(memfd, self.size)
         for offset in range(0, self.size, _PAGE):
-            page = self._small[offset : offset + _PAGE]
-            if page != _ZERO_PAGE[: len(page)]:
-                os.pwrite(memfd, page, offset)
+            if self._has_data(offset):
+                os.pwrite(memfd, self._small[offset : offset + _PAGE], offset)
         self.host_fd = memfd
         self._small = bytearray()
         self._recount()
+
+    def _has_data(self, page: int) -> bool:
+        """Whether the small content's page at this offset was ever written, as far as can be told."""
+        return not self._small_has_holes or self._small[page : page + _PAGE] != _ZERO_PAGE[: self.size - page]
 
     def _charge(self, pages: int) -> None:
         self._budget.charge(pages)

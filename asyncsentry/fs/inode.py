@@ -113,6 +113,10 @@ class FileSystem:
         self._root_dentry: Dentry | None = None
         self.changes = asyncio.Lock()
         """Held while a name changes, so that the dentry cache and the file system change as one."""
+        self.cached = 0
+        """About how many dentries are cached; kept by ``dcache.py``."""
+        self.cached_kept = 0
+        """How many of them could not be dropped the last time that was tried."""
         self.renames = 0
         """Renames so far, for inotify's cookies."""
 

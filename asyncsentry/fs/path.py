@@ -25,6 +25,7 @@ from asyncsentry.abi.mount_h import MS_NOSYMFOLLOW
 from asyncsentry.abi.stat_h import S_IFDIR, S_IFLNK, S_IFMT, S_ISVTX
 from asyncsentry.fs.access import MAY_EXEC, FileCredentials, check_access, permits
 from asyncsentry.fs.anon import ANON_INODE_FS, AnonInode
+from asyncsentry.fs.dcache import entered
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.fdtable import FdTable
 from asyncsentry.fs.file import File
@@ -130,6 +131,7 @@ def _cache(directory: Dentry, name: str, found: Inode | None) -> Dentry:
     fresh = Dentry(name, directory, found)
     if found is not None:
         directory.children[name] = fresh
+        entered(inode.filesystem)
     elif exclusive:
         remember_absence(directory, fresh)
     return fresh

@@ -244,7 +244,8 @@ def shm() -> Iterator[Path]:
 
 
 @pytest.mark.root
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=walks())
 def test_every_step_ends_as_on_the_host(shm: Path, steps: list[tuple[Any, ...]]) -> None:
     outer = Path(tempfile.mkdtemp(dir=shm))

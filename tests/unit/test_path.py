@@ -25,6 +25,7 @@ from asyncsentry.abi.fcntl_h import (
 )
 from asyncsentry.abi.mount_h import MS_NODEV, MS_RDONLY
 from asyncsentry.fs import names, vfs
+from asyncsentry.fs.dcache import prune
 from asyncsentry.fs.path import location_of, path_of, resolve
 from asyncsentry.fs.pipe import make_pipe
 from asyncsentry.fs.tmpfs import TmpFileSystem
@@ -270,3 +271,20 @@ async def test_a_pipe_opened_anew_by_its_place_is_the_same_pipe() -> None:
     again = await vfs.open_location(guest.thread, location_of(reader), O_RDWR)
     writer.try_write(b"hello")
     assert again.try_read(10) == b"hello"
+
+
+async def test_a_walk_through_many_names_is_forgotten_but_for_what_is_in_use() -> None:
+    guest = await make_tree()
+    filesystem = guest.thread.fs.root.mount.filesystem
+    filesystem.exclusive = False  # as a shared mount: the cache is kept small
+    for number in range(2100):
+        await guest.call("mknod", f"/usr/{number}", 0o100644, 0)
+        await where(guest, f"/usr/{number}")
+    fd = await guest.open("/usr/lib/x", O_RDWR)
+    dentry = location_of(guest.thread.fds.get(fd)).dentry
+    await guest.call("chdir", "/usr/bin")
+    assert prune(filesystem.root_dentry) == 4  # usr, bin, lib, x
+    assert (await resolve(guest.thread, AT_FDCWD, "/usr/lib/x")).dentry is dentry
+    for number in range(2100):
+        await where(guest, f"/usr/{number}")
+    assert filesystem.cached < 2010
