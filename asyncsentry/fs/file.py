@@ -45,6 +45,8 @@ class File:
     """Whether epoll(7) takes it; files that are always ready say no (so do regular files and directories)."""
     takes_one_write = False
     """Whether a write is over once it took anything, however much was offered (eventfd)."""
+    raises_sigpipe = True
+    """Whether EPIPE from a write comes with SIGPIPE; not for sockets that have messages, send(2)."""
     registrations: list[Registration] | None = None
     """Who is told when the file is released; kept by ``epoll.py``."""
 

@@ -61,6 +61,7 @@ class Socket(File):
         self.domain = domain
         self.kind = kind
         """SOCK_STREAM and kin, without flags."""
+        self.raises_sigpipe = kind == s.SOCK_STREAM
         self.protocol = protocol
         self.creator = creator
         self.options = SocketOptions(kernel.sysctls)
@@ -72,11 +73,6 @@ class Socket(File):
     @property
     def is_stream(self) -> bool:
         """Whether data has no message boundaries, so that a transfer may end in the middle."""
-        return self.kind == s.SOCK_STREAM
-
-    @property
-    def raises_sigpipe(self) -> bool:
-        """Whether EPIPE from a send comes with SIGPIPE (unless MSG_NOSIGNAL)."""
         return self.kind == s.SOCK_STREAM
 
     @property

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from asyncsentry.net.unix_names import UnixNamespace
 
 
+_COLLECT_MIN = 64
+
+
 def take_off(namespace: UnixNamespace, files: list[File]) -> None:
     """Notes that files are in flight."""
     namespace.in_flight.update(files)
@@ -34,6 +37,13 @@ def land(namespace: UnixNamespace, files: list[File]) -> list[File]:
         if not in_flight[file]:
             del in_flight[file]
     return files
+
+
+async def collect_if_many(namespace: UnixNamespace) -> None:
+    """Looks for garbage when much is in flight: a program may make it without ever closing a socket for good."""
+    if len(namespace.in_flight) >= namespace.collect_at:
+        await collect(namespace)
+        namespace.collect_at = max(_COLLECT_MIN, 2 * len(namespace.in_flight))
 
 
 async def collect(namespace: UnixNamespace) -> None:

@@ -26,6 +26,8 @@ class UnixNamespace:
         """Every live socket, in order of creation."""
         self.in_flight: Counter[File] = Counter()
         """How many references each file has from messages not yet received."""
+        self.collect_at = 64
+        """How many files in flight make a send look for garbage first."""
         self.is_collecting = False
         """Whether garbage is being collected, so that releases it causes do not start it again."""
         self.releases: set[asyncio.Task[None]] = set()

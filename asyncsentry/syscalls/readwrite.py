@@ -84,7 +84,8 @@ def _write_piece(thread: Thread, file: File, buffer: int, count: int, offset: in
             except WouldBlock:
                 pass
             except EPIPE:
-                raise_signal(thread, SIGPIPE)
+                if file.raises_sigpipe:
+                    raise_signal(thread, SIGPIPE)
                 raise
             if written == count or (written and file.takes_one_write):
                 if thread.kernel.inotify.watches:

@@ -14,6 +14,7 @@ from asyncsentry.abi.capability_h import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from asyncsentry.errnos import LinuxError
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.net.ancillary import Ancillary, ControlMessage, Ucred, align_control, identity_of, split_control
+from asyncsentry.net.unix_collect import collect_if_many
 
 if TYPE_CHECKING:
     from asyncsentry.net.sockets import Socket
@@ -32,6 +33,7 @@ async def parse_control(thread: Thread, sock: Socket, address: int, length: int)
     if length > s.OPTMEM_MAX:
         raise errnos.ENOBUFS(f"{length} bytes of control messages")
     content = thread.memory.read(address, length)
+    await collect_if_many(thread.kernel.unix)
     try:
         for message in split_control(content):
             _parse_message(thread, sock, ancillary, message)

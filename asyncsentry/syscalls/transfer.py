@@ -311,7 +311,8 @@ async def push(thread: Thread, file: File, data: bytes, offset: int | None,
             if done == len(data) or not written or file.takes_one_write:
                 return done, None
     except errnos.EPIPE as error:
-        raise_signal(thread, SIGPIPE)
+        if file.raises_sigpipe:
+            raise_signal(thread, SIGPIPE)
         return done, error
     except (errnos.LinuxError, errnos.Interrupted) as error:
         return done, error

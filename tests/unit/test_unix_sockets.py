@@ -583,6 +583,23 @@ async def test_sockets_that_only_hold_each_other_are_collected(g):
     assert await g.read(r) == b""
 
 
+async def test_garbage_is_collected_without_a_close(g):
+    for _ in range(100):
+        a, b = await g.pair()
+        await g.sendmsg(a, b"x", [rights(b)])
+        await g.sendmsg(b, b"x", [rights(a)])
+        await g.close(a, b)
+    assert len(g.thread.kernel.unix.sockets) < 140
+
+
+async def test_a_message_socket_has_no_sigpipe(g):
+    a, b = await g.pair(SEQPACKET)
+    await g.close(b)
+    with pytest.raises(errnos.EPIPE):
+        await g.write(a, b"x")
+    assert not g.thread.interrupt_pending
+
+
 async def test_sockets_in_flight_to_somebody_are_not_collected(g):
     a, b = await g.pair()
     c, d = await g.pair()
