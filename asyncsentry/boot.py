@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,16 +93,15 @@ class Machine:
         tasks = [thread.task for thread in kernel.threads.values() if thread.task is not None]
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            try:
-                await task
-            except BaseException as error:
-                if not task.cancelled() and not isinstance(error, Exception):
-                    raise
+        await asyncio.gather(*tasks, return_exceptions=True)
         await kernel.platform.close()
         for thread in list(kernel.threads.values()):
-            if thread.fds.files:
-                await thread.fds.close_all()
+            await thread.fds.close_all()
+            if thread.memory.users:
+                thread.memory.users = 0
+                await thread.memory.release()
+        for filesystem in {mount.filesystem for mount in kernel.mounts.root_mount.subtree()}:
+            await filesystem.release()
         await self.gofer.close()
 
 
