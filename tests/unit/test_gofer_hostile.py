@@ -193,6 +193,29 @@ def _drain(gofer: RawGofer) -> None:
         gofer.socket.settimeout(10)
 
 
+@pytest.mark.parametrize("path", [b"proc", b"sys"])
+def test_the_hosts_kernel_file_systems_look_empty_below_its_root(path: bytes) -> None:
+    gofer = RawGofer(Path("/"))
+    inside = {b"proc": b"/1/environ", b"sys": b"/kernel/uevent_seqnum"}[path]
+    assert gofer.ask(protocol.READDIR, target(path) + U32.pack(0)) == (0, b"")
+    assert gofer.ask(protocol.GETATTR, target(path))[0] == 0
+    assert gofer.ask(protocol.OPEN, target(path + inside) + U32.pack(0))[0] == errno.EACCES
+    error, rows = gofer.ask(protocol.WALK, target(b"") + U32.pack(protocol.KEEP) + pack_text(path + inside))
+    reader = protocol.Reader(rows)
+    assert (error, reader.number(U32), reader.number(U32)) == (0, errno.EACCES, 1)
+    kept = reader.row()[0]
+    assert gofer.ask(protocol.OPEN, target(inside[1:], kept) + U32.pack(0))[0] == errno.EACCES
+    change = protocol.CHANGE.pack(protocol.CHANGE_MODE, 0o777, 0, 0, 0, 0, 0)
+    assert gofer.ask(protocol.SETATTR, target(b"", kept) + change)[0] == errno.EACCES
+    gofer.close()
+
+
+def test_a_kernel_file_system_can_be_served_on_purpose() -> None:
+    gofer = RawGofer(Path("/proc"))
+    assert gofer.ask(protocol.OPEN, target(b"version") + U32.pack(0))[0] == 0
+    gofer.close()
+
+
 @given(st.binary(max_size=200))
 def test_the_parsers_raise_malformed_or_nothing(data: bytes) -> None:
     for parse in (protocol.split_requests, protocol.split_replies):

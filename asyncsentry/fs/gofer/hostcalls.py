@@ -1,6 +1,6 @@
-"""The host calls the gofer needs that Python's os module lacks: openat2, statx, renameat2, syncfs.
+"""The host calls the gofer needs that Python's os module lacks: openat2, statx, renameat2, statfs, syncfs.
 
-See openat2(2), statx(2), rename(2), sync(2).
+See openat2(2), statx(2), rename(2), statfs(2), sync(2).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
 _STATX_WANTED = 0x7FF | 0x800  # basic fields and birth time
 _STATX = Struct("=IIQIIIHxxQQQQ" + "qIi" * 4 + "IIII")
+_STATX_ATTR_MOUNT_ROOT = 0x2000
+_F_TYPE = Struct("=q")
 _buffer = ctypes.create_string_buffer(256)
 
 
@@ -67,6 +69,21 @@ def packed_attributes(fd: int, name: bytes = b"") -> bytes:
         mode, nlink, uid, gid, os.makedev(dev_major, dev_minor), ino, os.makedev(rdev_major, rdev_minor), size, blocks,
         blksize, a_s * 1_000_000_000 + a_ns, m_s * 1_000_000_000 + m_ns, c_s * 1_000_000_000 + c_ns,
         b_s * 1_000_000_000 + b_ns)  # fmt: skip
+
+
+def is_mount_root(fd: int) -> bool:
+    """Whether a file is the root of a host mount."""
+    if _statx(fd, b"", _AT_EMPTY_PATH, 0, _buffer):
+        _raise_errno()
+    return bool(_STATX.unpack_from(_buffer)[2] & _STATX_ATTR_MOUNT_ROOT)
+
+
+def filesystem_magic(fd: int) -> int:
+    """Gives the magic number of the host file system a file is in."""
+    if _libc.fstatfs(fd, _buffer):
+        _raise_errno()
+    magic: int = _F_TYPE.unpack_from(_buffer)[0]
+    return magic
 
 
 def rename(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> None:

@@ -68,7 +68,7 @@ class Operations:
 
     def _walk(self, reader: Reader) -> Answer:
         """Walks as far as it can: the errno that ended it, a count, and a row of each file found."""
-        with self._nodes.find(reader) as place:
+        with self._nodes.find_to_look(reader) as place:
             keep = reader.number(U32) & protocol.KEEP
             names = reader.path().split(b"/")
             reader.finish()
@@ -93,6 +93,7 @@ class Operations:
         return Answer(U32.pack(error) + U32.pack(len(found)) + b"".join(found))
 
     def _describe(self, fd: int, mount: Mount, keep: bool) -> bytes:
+        mount.is_closed(fd)
         attributes = packed_attributes(fd)
         target = os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(U32.unpack_from(attributes)[0]) else b""
         handle = self._nodes.keep(os.dup(fd), mount) if keep else 0
@@ -115,9 +116,12 @@ class Operations:
 
     def _readdir(self, reader: Reader) -> Iterator[Answer]:
         """Lists a directory; with attributes if it has at most ``plus_limit`` names."""
-        with self._nodes.find(reader) as place:
+        with self._nodes.find_to_look(reader) as place:
             plus_limit = reader.number(U32)
             reader.finish()
+            if place.is_closed:
+                yield Answer(b"")
+                return
             fd = os.open(place.by_number, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 with os.scandir(fd) as scan:
@@ -138,12 +142,12 @@ class Operations:
             return Answer(os.readlink(b"", dir_fd=place.fd))
 
     def _getattr(self, reader: Reader) -> Answer:
-        with self._nodes.find(reader) as place:
+        with self._nodes.find_to_look(reader) as place:
             reader.finish()
             return Answer(packed_attributes(place.fd))
 
     def _statfs(self, reader: Reader) -> Answer:
-        with self._nodes.find(reader) as place:
+        with self._nodes.find_to_look(reader) as place:
             reader.finish()
             found = os.statvfs(place.fd)
             return Answer(protocol.STATFS_REPLY.pack(
