@@ -139,7 +139,7 @@ class SystrapPlatform:
         for space in list(self._spaces.values()):
             self.kill(space)
         for space in list(self._spaces.values()):
-            os.waitpid(space.host_pid, WAIT_ALL)
+            os.waitpid(space.host_pid, WAIT_ALL)  # noqa: ASYNC222 - just killed: it takes microseconds
             self._buried(space)
         if self._listener >= 0:
             os.close(self._listener)
