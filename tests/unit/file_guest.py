@@ -13,7 +13,7 @@ from asyncsentry.fs.devices import DeviceRegistry
 from asyncsentry.fs.mount import MountNamespace
 from asyncsentry.fs.path import resolve
 from asyncsentry.fs.tmpfs import TmpFileSystem
-from asyncsentry.syscalls import attributes, descriptors, files, mounts, opening, paths, status, xattrs
+from asyncsentry.syscalls import attributes, descriptors, filelocks, files, mounts, opening, paths, status, xattrs
 from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.tasks.fscontext import FsContext
 
@@ -25,7 +25,7 @@ class FileGuest(Guest):
 
     handlers: ClassVar[dict[str, Any]] = {
         name: getattr(module, name)
-        for module in (attributes, descriptors, files, mounts, opening, paths, status, xattrs)
+        for module in (attributes, descriptors, filelocks, files, mounts, opening, paths, status, xattrs)
         for name in vars(module)
     }
 
