@@ -76,6 +76,11 @@ class Socket(File):
         return self.kind == s.SOCK_STREAM
 
     @property
+    def wants_sender(self) -> bool:
+        """Whether a send must come with an ancillary that says who sends."""
+        return False
+
+    @property
     def read_timeout_ns(self) -> int | None:
         """SO_RCVTIMEO, for read(2)."""
         return self.options.receive_timeout_ns

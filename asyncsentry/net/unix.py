@@ -72,6 +72,8 @@ class UnixSocket(sockets.Socket):
         self.received: deque[Message] = deque()
         self.charged = 0
         """What its own unread messages cost."""
+        self.passes_credentials = False
+        """Whether SO_PASSCRED is on."""
         self.shutdown_mask = 0
         self.is_dead = False
         self.room_queue = WaitQueue()
@@ -206,6 +208,13 @@ class UnixSocket(sockets.Socket):
 
     # Messages -------------------------------------------------------------------------------------
 
+    @property
+    def wants_sender(self) -> bool:
+        """Whether a message sent now carries the sender's credentials, unix_maybe_add_creds()."""
+        peer = self.peer
+        # A peer nobody has accepted yet may ask for credentials later.
+        return self.passes_credentials or peer is None or peer.passes_credentials or not peer.references
+
     def make_message(self, receiver: UnixSocket, data: bytes, ancillary: Ancillary | None) -> Message:
         """Makes a message for a receiver; its files are in flight from now on."""
         credentials = ancillary.credentials if ancillary is not None else None
@@ -230,11 +239,6 @@ class UnixSocket(sockets.Socket):
         self.charged -= charge
         if self.is_writable:
             self.queue.notify(WRITABLE | POLLWRBAND)
-
-    @property
-    def passes_credentials(self) -> bool:
-        """Whether SO_PASSCRED is on."""
-        return socket_h.SO_PASSCRED in self.options.flags
 
     def ancillary_for(self, credentials: Ucred, files: list[File]) -> Ancillary | None:
         """Gives what a receive call gets beside the data."""
@@ -261,6 +265,11 @@ class UnixSocket(sockets.Socket):
             self.received.appendleft(message)
 
     # Options --------------------------------------------------------------------------------------
+
+    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """Sets an option."""
+        super().set_option(caller, level, name, value)
+        self.passes_credentials = socket_h.SO_PASSCRED in self.options.flags
 
     def get_option(self, level: int, name: int, length: int) -> bytes:
         """Gives an option, those about the peer included."""

@@ -55,6 +55,7 @@ class ConnectedUnixSocket(UnixSocket):
             self.bind_automatically()
         other = type(self)(self.kernel, self.kind, 0, target.creator)
         other.options = target.options.copy()
+        other.passes_credentials = target.passes_credentials
         other.name = target.name
         other.state = self.state = State.ESTABLISHED
         other.peer, self.peer = self, other

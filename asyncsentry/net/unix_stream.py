@@ -62,7 +62,15 @@ class UnixStreamSocket(ConnectedUnixSocket):
             return self._receive_nothing()
         if flags & socket_h.MSG_PEEK:
             return self._peek(count)
-        return self._receive(count)
+        message = self.received[0]
+        length = len(message.data) - message.start
+        if message.files or length > count or (length < count and len(self.received) > 1):
+            return self._receive(count)
+        # One whole message is nearly always what there is and what is asked for.
+        if self.options.peek_offset > 0:
+            self.options.peek_offset = max(0, self.options.peek_offset - length)
+        self._finish(message)
+        return self._received([message.data[message.start :]], message.credentials, message.files, False)
 
     def _receive(self, count: int) -> Received:
         parts: list[bytes] = []

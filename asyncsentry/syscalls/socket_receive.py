@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
@@ -22,16 +23,43 @@ if TYPE_CHECKING:
     from asyncsentry.net.sockets import Socket
 
 _ERRNOS = "EAGAIN EBADF ECONNREFUSED ECONNRESET EFAULT EINTR EINVAL EMSGSIZE ENOTCONN ENOTSOCK EOPNOTSUPP ETIMEDOUT"
+_PLAIN_FLAGS = s.MSG_DONTWAIT | s.MSG_NOSIGNAL
 _NAME_LENGTH_OFFSET, _CONTROL_LENGTH_OFFSET, _FLAGS_OFFSET = 8, 40, 48
 
 
 @syscall(45, errnos=_ERRNOS)
-async def recvfrom(thread: Thread, fd: Fd, buffer: Buffer, count: Size, flags: Flags, address: Pointer,
-                   length: Pointer) -> int:
-    """recvfrom(2)."""
+def recvfrom(thread: Thread, fd: Fd, buffer: Buffer, count: Size, flags: Flags, address: Pointer,
+             length: Pointer) -> int | Awaitable[int]:
+    """recvfrom(2); the straight path is for a receive without address and with nothing special."""
     sock = get_socket(thread, fd)
     total = min(int(count), MAX_RW_COUNT)
-    receipt = await receive(thread, sock, ((buffer, total),), total, flags)
+    if not address and not flags & ~_PLAIN_FLAGS and sock.options.receive_low_water <= 1:
+        try:
+            received = sock.try_recvmsg(min(total, CHUNK), flags)
+        except WouldBlock:
+            return _recvfrom(thread, sock, ((buffer, total),), flags, address, length)
+        return _deliver(thread, sock, buffer, received)
+    return _recvfrom(thread, sock, ((buffer, total),), flags, address, length)
+
+
+def _deliver(thread: Thread, sock: Socket, buffer: int, received: Received) -> int | Awaitable[int]:
+    data = received.data
+    copied = thread.memory.write_some(buffer, data) if data else 0
+    if copied < len(data):
+        sock.unread(data[copied:])
+        if not copied:
+            raise errnos.EFAULT("buffer is not writable")
+    ancillary = received.ancillary
+    return copied if ancillary is None or not ancillary.files else _release(ancillary, copied)
+
+
+async def _release(ancillary: Ancillary, result: int) -> int:
+    await ancillary.release()
+    return result
+
+
+async def _recvfrom(thread: Thread, sock: Socket, segments: Segments, flags: int, address: int, length: int) -> int:
+    receipt = await receive(thread, sock, segments, segments[0][1], flags)
     await receipt.ancillary.release()
     if address:
         write_address(thread, receipt.address, address, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
@@ -25,14 +26,32 @@ _ERRNOS = ("EACCES EAGAIN EBADF ECONNREFUSED ECONNRESET EDESTADDRREQ EFAULT EINT
 
 
 @syscall(44, errnos=_ERRNOS)
-async def sendto(thread: Thread, fd: Fd, buffer: Buffer, count: Size, flags: Flags, address: Pointer,
-                 length: Int) -> int:
-    """sendto(2)."""
+def sendto(thread: Thread, fd: Fd, buffer: Buffer, count: Size, flags: Flags, address: Pointer,
+           length: Int) -> int | Awaitable[int]:
+    """sendto(2); the straight path is for a send without address that fits."""
     sock = get_socket(thread, fd)
-    name = read_address(thread, address, length) if address else b""
     total = min(int(count), MAX_RW_COUNT)
+    sent = 0
+    if not address and total <= CHUNK and not sock.wants_sender:
+        data = thread.memory.read_some(buffer, total)
+        if len(data) == total and (sock.is_stream or total <= sock.message_size_max):
+            try:
+                sent = sock.try_sendmsg(data, None, None, flags)
+            except WouldBlock:
+                pass
+            except errnos.EPIPE:
+                _broken_pipe(thread, sock, flags)
+                raise
+            if sent == total:
+                return sent
+    return _sendto(thread, sock, ((buffer, total),), flags, address, length, sent)
+
+
+async def _sendto(thread: Thread, sock: Socket, segments: Segments, flags: int, address: int, length: int,
+                  sent: int) -> int:
+    name = read_address(thread, address, length) if address else b""
     ancillary = await parse_control(thread, sock, 0, 0)
-    return await send(thread, sock, ((buffer, total),), total, name, ancillary, flags)
+    return await send(thread, sock, segments, segments[0][1], name, ancillary, flags, sent)
 
 
 @syscall(46, errnos=_ERRNOS)
@@ -70,21 +89,28 @@ async def _send_message(thread: Thread, sock: Socket, header: MessageHeader, fla
 
 
 async def send(thread: Thread, sock: Socket, segments: Segments, total: int, name: bytes, ancillary: Ancillary,
-               flags: int) -> int:
-    """Sends from guest memory, with SIGPIPE where it belongs. Files nobody took are closed."""
+               flags: int, sent: int = 0) -> int:
+    """Sends from guest memory, with SIGPIPE where it belongs. Files nobody took are closed.
+
+    Of a stream's bytes ``sent`` have been sent already.
+    """
     sock.references += 1
     try:
         target = await sock.find_receiver(thread, name) if name else None
         if sock.is_stream:
-            return await _send_stream(thread, sock, segments, total, target, ancillary, flags)
+            return await _send_stream(thread, sock, segments, total, target, ancillary, flags, sent)
         return await _send_one(thread, sock, segments, total, target, ancillary, flags)
     except errnos.EPIPE:
-        if sock.raises_sigpipe and not flags & s.MSG_NOSIGNAL:
-            raise_signal(thread, SIGPIPE)
+        _broken_pipe(thread, sock, flags)
         raise
     finally:
         await ancillary.release()
         await drop(sock)
+
+
+def _broken_pipe(thread: Thread, sock: Socket, flags: int) -> None:
+    if sock.raises_sigpipe and not flags & s.MSG_NOSIGNAL:
+        raise_signal(thread, SIGPIPE)
 
 
 async def _send_one(thread: Thread, sock: Socket, segments: Segments, total: int, target: object,
@@ -104,10 +130,9 @@ async def _send_one(thread: Thread, sock: Socket, segments: Segments, total: int
 
 
 async def _send_stream(thread: Thread, sock: Socket, segments: Segments, total: int, target: object,
-                       ancillary: Ancillary, flags: int) -> int:
+                       ancillary: Ancillary, flags: int, sent: int) -> int:
     """Sends all bytes, in pieces; once some are sent, whatever goes wrong only ends the call."""
     deadline_ns = timeout_deadline(thread, sock.write_timeout_ns)
-    sent = 0
     try:
         while True:
             data = gather(thread.memory, segments, sent, min(total - sent, CHUNK))

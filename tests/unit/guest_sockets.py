@@ -133,16 +133,16 @@ class SocketGuest:
 
     async def send(self, fd: int, data: bytes, flags: int = 0, to: bytes = b"") -> int:
         place = self.put(NAME, to) if to else 0
-        return await socket_send.sendto(self.thread, fd, self.put(DATA, data), len(data), flags, place, len(to))
+        return await finish(socket_send.sendto(self.thread, fd, self.put(DATA, data), len(data), flags, place, len(to)))
 
     async def recv(self, fd: int, count: int = 0x1000, flags: int = 0) -> bytes:
-        length = await socket_receive.recvfrom(self.thread, fd, self.at(DATA), count, flags, 0, 0)
+        length = await finish(socket_receive.recvfrom(self.thread, fd, self.at(DATA), count, flags, 0, 0))
         return self.memory.read(self.at(DATA), min(length, count))
 
     async def recvfrom(self, fd: int, count: int = 0x1000, flags: int = 0) -> tuple[bytes, bytes]:
         self.put(LENGTH, INT.pack(128))
-        length = await socket_receive.recvfrom(self.thread, fd, self.at(DATA), count, flags, self.at(NAME),
-                                               self.at(LENGTH))
+        length = await finish(socket_receive.recvfrom(self.thread, fd, self.at(DATA), count, flags, self.at(NAME),
+                                                      self.at(LENGTH)))
         return self.memory.read(self.at(DATA), min(length, count)), self._name()
 
     async def sendmsg(self, fd: int, data: bytes, control: Sequence[tuple[int, int, bytes]] = (), flags: int = 0,

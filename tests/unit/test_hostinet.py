@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
-from guest_sockets import DATA, SocketGuest, make_socket_guest
+from guest_sockets import DATA, SocketGuest, finish, make_socket_guest
 
 from asyncsentry import errnos
 from asyncsentry.abi import in_h, netlink_h, tcp_h
@@ -208,7 +208,7 @@ async def test_truncating_a_stream_throws_bytes_away_and_shows_none(g):
     await g.send(client, b"secret")
     before = b"........"
     g.put(DATA, before)
-    assert await within(recvfrom(g.thread, server, g.at(DATA), 4, s.MSG_TRUNC, 0, 0)) == 4
+    assert await within(finish(recvfrom(g.thread, server, g.at(DATA), 4, s.MSG_TRUNC, 0, 0))) == 4
     assert g.memory.read(g.at(DATA), 8) == before
     assert await within(g.recv(server)) == b"et"
 

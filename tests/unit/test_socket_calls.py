@@ -5,7 +5,19 @@ from __future__ import annotations
 import struct
 
 import pytest
-from guest_sockets import CONTROL, DATA, HEADER, LENGTH, NAME, UNIX, VECTOR, SocketGuest, make_socket_guest, unix
+from guest_sockets import (
+    CONTROL,
+    DATA,
+    HEADER,
+    LENGTH,
+    NAME,
+    UNIX,
+    VECTOR,
+    SocketGuest,
+    finish,
+    make_socket_guest,
+    unix,
+)
 from guest_thread import A, settle
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,10 +174,10 @@ async def test_headers_that_are_wrong(g, header, error):
 async def test_memory_that_cannot_be_read_or_written(g):
     a, b = await g.pair()
     with pytest.raises(errnos.EFAULT):
-        await socket_send.sendto(g.thread, a, BAD, 5, 0, 0, 0)
+        await finish(socket_send.sendto(g.thread, a, BAD, 5, 0, 0, 0))
     await g.send(a, b"kept")
     with pytest.raises(errnos.EFAULT):
-        await socket_receive.recvfrom(g.thread, b, BAD, 5, 0, 0, 0)
+        await finish(socket_receive.recvfrom(g.thread, b, BAD, 5, 0, 0, 0))
     assert await g.recv(b) == b"kept"
 
 
