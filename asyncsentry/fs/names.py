@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 
 from asyncsentry import errnos
 from asyncsentry.abi.capability_h import CAP_MKNOD
-from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.abi.stat_h import (
     S_IFBLK,
     S_IFCHR,
@@ -205,11 +204,3 @@ class _Link:
     async def make(self, directory: Inode, name: str, mode: int, owner: Owner) -> Inode:
         """Makes it."""
         return await directory.symlink(name, self.target, owner)
-
-
-async def make_socket_node(context: PathContext, path: str, mode: int) -> Location:
-    """Makes the node bind(2) gives an AF_UNIX socket, honouring the umask; EADDRINUSE if the name is taken."""
-    try:
-        return await mknod(context, AT_FDCWD, path, S_IFSOCK | mode & 0o7777)
-    except errnos.EEXIST:
-        raise errnos.EADDRINUSE(f"{path!r} exists") from None
