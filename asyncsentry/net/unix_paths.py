@@ -25,7 +25,11 @@ class Bindable(Protocol):
 async def make_socket_node(caller: object, name: bytes, socket: Bindable) -> Inode:
     """Makes the name of a socket being bound; EADDRINUSE if it is taken."""
     assert socket.inode is not None
-    location = await names.make_socket_node(cast(PathContext, caller), os.fsdecode(name), socket.inode.mode)
+    mode = stat_bits.S_IFSOCK | stat_bits.S_IMODE(socket.inode.mode)
+    try:
+        location = await names.mknod(cast(PathContext, caller), AT_FDCWD, os.fsdecode(name), mode)
+    except errnos.EEXIST:
+        raise errnos.EADDRINUSE(f"{name!r} exists") from None
     inode = inode_at(location)
     inode.bound_socket = socket
     return inode
