@@ -24,6 +24,8 @@ from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.file import O_RDWR, File
 from asyncsentry.fs.hoststream import HostStreamFile
 from asyncsentry.fs.pipe import make_pipe
+from asyncsentry.fs.tty.devpts import DevptsFileSystem
+from asyncsentry.fs.tty.host_tty import HostTty
 from asyncsentry.fs.vfs import open_path
 from asyncsentry.streams import PipeWriter, pipe_reader
 from asyncsentry.tasks.credentials import Credentials
@@ -41,7 +43,7 @@ PIPE = subprocess.PIPE
 STDOUT = subprocess.STDOUT
 DEVNULL = subprocess.DEVNULL
 Stream = int | File | None
-"""Where a standard stream goes: PIPE, DEVNULL, STDOUT, a host descriptor, a file of the sandbox, or ``None`` for ours."""
+"""Where a standard stream goes: PIPE, DEVNULL, STDOUT, a host descriptor, a file of the sandbox, ``None``: ours."""
 
 T = TypeVar("T")
 
@@ -221,6 +223,13 @@ class Sandbox:
             failure = machine.kernel.failure
             if failure.done() and error is None:
                 raise SandboxError(str(failure.exception()))
+
+    def host_terminal(self, descriptor: int) -> HostTty:
+        """Makes a terminal of the sandbox that is joined to one of the host's, not started yet."""
+        root = self.kernel.mounts.root_mount
+        mount = next(mount for mount in root.subtree() if isinstance(mount.filesystem, DevptsFileSystem))
+        assert isinstance(mount.filesystem, DevptsFileSystem)
+        return HostTty(mount.filesystem, mount, descriptor)
 
     async def spawn(self, argv: Sequence[str], *, stdin: Stream = None, stdout: Stream = None, stderr: Stream = None,
                     env: Mapping[str, str] | None = None, cwd: str = "/", user: tuple[int, int] = (0, 0),

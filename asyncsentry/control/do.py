@@ -14,9 +14,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from asyncsentry import loop
+from asyncsentry.sandbox import Sandbox
+from asyncsentry.syscalls.strace import Strace
+
+if TYPE_CHECKING:
+    from asyncsentry.fs.file import File
+    from asyncsentry.fs.tty.host_tty import HostTty
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
@@ -29,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--volume", action="append", default=[], metavar="SRC:DST[:ro]",
                         help="share a host directory or file with the sandbox")
     parser.add_argument("--network", choices=("host", "none"), default="none")
-    parser.add_argument("--env", action="append", default=[], metavar="K=V", help="set a variable; K alone passes ours on")
+    parser.add_argument("--env", action="append", default=[], metavar="K=V", help="set a variable; ours are passed on")
     parser.add_argument("--cwd", default=None, metavar="DIR", help="working directory in the sandbox")
     parser.add_argument("--user", default=None, metavar="UID[:GID]")
     parser.add_argument("--hostname", default="asyncsentry")
@@ -91,8 +97,6 @@ def _environment(settings: Sequence[str]) -> dict[str, str]:
 
 
 async def _do(options: argparse.Namespace) -> int:
-    from asyncsentry.sandbox import Sandbox
-
     try:
         memory, user = _size(options.memory), _user(options.user)
     except ValueError as error:
@@ -101,26 +105,16 @@ async def _do(options: argparse.Namespace) -> int:
                       platform=options.platform, overlay=options.overlay, memory=memory)
     async with sandbox:
         if options.strace:
-            from asyncsentry.syscalls.strace import Strace
-
             sandbox.kernel.dispatch.instruments.append(Strace(sys.stderr))
-        with ExitStack() as stack:
-            return await _run(sandbox, options, user, stack)
+        return await _run(sandbox, options, user)
 
 
-async def _run(sandbox: object, options: argparse.Namespace, user: tuple[int, int], stack: ExitStack) -> int:
-    from asyncsentry.sandbox import Sandbox
-
-    assert isinstance(sandbox, Sandbox)
-    streams: dict[str, object] = {}
-    if os.isatty(0):
-        from asyncsentry.control.terminal import attach_terminal
-
-        streams = attach_terminal(sandbox, stack)
+async def _run(sandbox: Sandbox, options: argparse.Namespace, user: tuple[int, int]) -> int:
     cwd = options.cwd or ("/" if options.root != "/" else os.getcwd())
+    console = sandbox.host_terminal(0) if os.isatty(0) else None
     try:
         process = await sandbox.spawn(options.command, env=_environment(options.env), cwd=cwd, user=user,
-                                      **streams)  # type: ignore[arg-type]  # a terminal gives all of them
+                                      **_streams(console), terminal=console.pty if console is not None else None)
     except FileNotFoundError:
         return _complain(f"{options.command[0]}: not found in the sandbox", NOT_FOUND)
     except OSError as error:
@@ -128,6 +122,24 @@ async def _run(sandbox: object, options: argparse.Namespace, user: tuple[int, in
     running = asyncio.get_running_loop()
     for signo in FORWARDED:
         running.add_signal_handler(signo, process.signal_group, signo)
-        stack.callback(running.remove_signal_handler, signo)
-    await process.wait()
+    try:
+        if console is not None:
+            console.start()
+        await process.wait()
+    finally:
+        if console is not None:
+            await console.close()
+        for signo in FORWARDED:
+            running.remove_signal_handler(signo)
     return process.exit_code or 0
+
+
+def _streams(console: HostTty | None) -> dict[str, File | None]:
+    """Gives each standard stream that is our terminal to the sandbox's terminal; the others are handed on."""
+    names = ("stdin", "stdout", "stderr")
+    if console is None:
+        return dict.fromkeys(names)
+    ours = os.ttyname(0)
+    return {
+        name: console.open() if os.isatty(fd) and os.ttyname(fd) == ours else None for fd, name in enumerate(names)
+    }

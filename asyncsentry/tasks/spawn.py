@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.abi.resource_h import RLIMIT_STACK
@@ -23,12 +23,20 @@ from asyncsentry.tasks.usage import open_account
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.file import File
     from asyncsentry.fs.tty.tty import Tty
     from asyncsentry.kernel import Kernel
     from asyncsentry.tasks.credentials import Credentials
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Terminal(Protocol):
+    """What starting a session asks of its terminal (``fs/tty/tty.py`` ``Tty``)."""
+
+    def attach(self, session: Session, group: ProcessGroup) -> None:
+        """Becomes the controlling terminal."""
 
 
 @dataclass(slots=True)
@@ -88,7 +96,7 @@ async def spawn(kernel: Kernel, what: Spawn) -> Process:
     return process
 
 
-async def _directory(outsider: _Outsider, path: str) -> object:
+async def _directory(outsider: _Outsider, path: str) -> Location:
     location = await resolve(outsider, AT_FDCWD, path)
     if location.dentry.inode is None or not location.dentry.inode.is_directory:
         raise ENOTDIR(f"{path} is no directory")
