@@ -17,7 +17,6 @@ from asyncsentry.tasks.credentials import (
     CAP_SYS_MODULE,
     CAP_SYS_PACCT,
     CAP_SYS_RAWIO,
-    CAP_SYS_TTY_CONFIG,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ STUBS = (
     Stub(134, "uselib", _GONE),
     Stub(136, "ustat", "superseded by statfs(2)"),
     Stub(139, "sysfs", "obsolete: /proc/filesystems tells the same"),
-    Stub(153, "vhangup", "terminals are hung up by closing their other side", ENOSYS, CAP_SYS_TTY_CONFIG),
     Stub(154, "modify_ldt", "no segments of the guest's own, as without CONFIG_MODIFY_LDT_SYSCALL"),
     Stub(156, "_sysctl", _GONE),
     Stub(163, "acct", "no process accounting", ENOSYS, CAP_SYS_PACCT),

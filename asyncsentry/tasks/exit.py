@@ -108,7 +108,7 @@ async def _leave_files(thread: Thread) -> None:
 def _leave_process(thread: Thread) -> None:
     """Takes the thread out of all tables; the last one turns its process into a zombie."""
     process, kernel = thread.process, thread.kernel
-    process.last_credentials = thread.credentials
+    process.last_credentials, process.last_name = thread.credentials, thread.name
     process.threads.pop(thread.tid, None)
     kernel.threads.pop(thread.tid, None)
     process.thread_queue.notify(POLLIN)

@@ -78,6 +78,8 @@ class Process:
         self.timers = ProcessTimers(self)
         self.last_credentials: Credentials | None = None
         """Those of the thread that left last, once it has."""
+        self.last_name = ""
+        """Its command name, which /proc shows of a zombie."""
         self.stop_signal = 0
         """What stops it (or is about to); 0 while it may run."""
         self.is_stop_complete = False

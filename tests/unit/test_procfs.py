@@ -87,7 +87,7 @@ class World:
         process = SimpleNamespace(
             pid=pid, parent=None, children=[], threads={}, group=group, session=group.session, dumpable=1,
             start_time_ns=self.clock.now_ns(), exit_status=None, exit_signal=17, executable=None, has_execed=True,
-            limits=Limits(),
+            limits=Limits(), last_credentials=None, last_name="", parent_tid=0,
         )  # fmt: skip
         thread = SimpleNamespace(
             process=process, tid=pid, kernel=self, name=name, memory=FakeMemory(), fds=FdTable(),
@@ -264,6 +264,28 @@ async def test_uuid_is_new_each_time_and_boot_id_is_not(world: World) -> None:
     assert first != second
     ids = [await world.read(thread, "/sys/kernel/random/boot_id") for _ in range(2)]
     assert ids[0] == ids[1]
+
+
+async def test_a_zombie_keeps_its_name_and_owner(world: World) -> None:
+    thread = world.start(7)
+    dead = world.start(8, uid=1000, name="gone")
+    dead.process.threads.clear()
+    dead.process.last_name, dead.process.last_credentials = dead.name, dead.credentials
+    assert (await world.read(thread, "/8/stat")).startswith("8 (gone) Z ")
+    status = await world.read(thread, "/8/status")
+    assert "State:\tZ (zombie)" in status
+    assert "Uid:\t1000\t" in status
+    assert "VmSize" not in status
+    assert await world.read(thread, "/8/cmdline") == ""
+
+
+async def test_what_is_kept_of_dead_processes_stays_bounded(world: World) -> None:
+    thread = world.start(7)
+    for pid in range(100, 600):
+        world.start(pid)
+        await resolve(thread, -100, f"/{pid}/stat")
+        del world.processes[pid], world.threads[pid]
+    assert len(world.proc.root_dentry.children) < 200
 
 
 def leaves(inode: Inode, path: str = "") -> list[str]:

@@ -145,9 +145,9 @@ class Subject:
 
     @property
     def credentials(self) -> Any | None:
-        """Whose it is, or ``None`` for a zombie."""
+        """Whose it is; of a zombie, whose it was at last."""
         thread = self.thread
-        return None if thread is None else thread.credentials
+        return thread.credentials if thread is not None else self.process.last_credentials
 
     def owner(self) -> tuple[int, int]:
         """Gives the owner of its files: the effective user, or root if it cannot be inspected, proc(5)."""
@@ -161,7 +161,7 @@ class Subject:
         if caller is None or caller.process is self.process:
             return
         mine, theirs = caller.credentials, self.credentials
-        if theirs is None:
+        if theirs is None or self.thread is None:
             raise errnos.EACCES("a zombie has nothing to inspect")
         uids, gids = {theirs.euid, theirs.suid, theirs.ruid}, {theirs.egid, theirs.sgid, theirs.rgid}
         same = uids == {mine.fsuid} and gids == {mine.fsgid}

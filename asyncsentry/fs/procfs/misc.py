@@ -183,8 +183,9 @@ def store_clear_refs(subject: Subject, data: bytes, writer: Any) -> None:
 
 
 def render_children(subject: Subject) -> str:
-    """Renders the pids of live children."""
-    return "".join(f"{child.pid} " for child in subject.process.children)
+    """Renders the pids of the children a thread has made (or got from one that ended)."""
+    children = subject.process.children
+    return "".join(f"{child.pid} " for child in children if child.parent_tid in (0, subject.tid))
 
 
 def render_autogroup(subject: Subject) -> str:

@@ -37,6 +37,8 @@ FIXED: dict[str, str] = {
 PRIVATE = frozenset({"iomem", "ioports", "kallsyms", "slabinfo", "timer_list", "vmallocinfo", "keys"})
 """Files that only root reads."""
 
+_DEAD_KEPT = 64
+
 EMPTY_DIRECTORIES = ("acpi", "driver", "fs", "irq", "scsi", "tty/driver", "tty/ldisc")
 
 
@@ -92,6 +94,7 @@ class RootDirectory(Directory):
             process = thread.process
         directory = self._directories.get(pid)
         if directory is None or directory.subject.process is not process:
+            self._forget_the_dead()
             directory = self._directories[pid] = TaskDirectory(Subject(self.filesystem, process, pid, False))
         directory.update_owner()
         return directory
@@ -99,14 +102,26 @@ class RootDirectory(Directory):
     def items(self) -> Iterable[tuple[str, Inode]]:
         """Lists fixed names and the processes, dropping what is kept of those that are gone."""
         processes = self.filesystem.kernel.processes
-        self._directories = {
-            pid: directory for pid, directory in self._directories.items() if directory.subject.exists
-        }
+        self._forget_the_dead()
         yield from self.children.items()
         for pid in sorted(processes):
             directory = self._process_directory(pid)
             if directory is not None:
                 yield str(pid), directory
+
+
+    def _forget_the_dead(self) -> None:
+        """Drops what is kept of processes that are gone, cached names included, once it is much."""
+        kernel = self.filesystem.kernel
+        if len(self._directories) < 2 * len(kernel.threads) + _DEAD_KEPT:
+            return
+        names = self.filesystem.root_dentry.children
+        for pid in [pid for pid, directory in self._directories.items() if not directory.subject.exists]:
+            del self._directories[pid]
+            name = names.get(str(pid))
+            if name is not None and not name.mounts:
+                name.unlinked = True
+                del names[str(pid)]
 
 
 def store_sysrq(proc: ProcFileSystem, data: bytes, writer: Any) -> None:

@@ -33,7 +33,7 @@ def escape_name(name: str) -> str:
 def command_name(subject: Subject) -> str:
     """Gives the command name; a zombie keeps its last one."""
     thread = subject.thread
-    return str(thread.name) if thread is not None else str(getattr(subject.process, "last_name", "") or "")
+    return str(thread.name if thread is not None else subject.process.last_name)
 
 
 def terminal_numbers(process: Any) -> tuple[int, int]:
@@ -129,17 +129,14 @@ def _identity_lines(subject: Subject, thread: Any | None) -> list[tuple[str, str
         ("PPid", str(process.parent.pid if process.parent else 0)),
         ("TracerPid", str(tracer.tid if tracer is not None else 0)),
     ]  # fmt: skip
-    credentials = thread.credentials if thread is not None else None
-    if credentials is not None:
-        c = credentials
-        groups = "".join(f"{gid} " for gid in c.groups)
+    c = subject.credentials
+    if c is not None:
         lines += [
             ("Uid", f"{c.ruid}\t{c.euid}\t{c.suid}\t{c.fsuid}"), ("Gid", f"{c.rgid}\t{c.egid}\t{c.sgid}\t{c.fsgid}"),
-            ("FDSize", str(_table_size(thread))), ("Groups", groups or " "),
         ]  # fmt: skip
-    else:
-        lines += [("Uid", "0\t0\t0\t0"), ("Gid", "0\t0\t0\t0"), ("FDSize", "0"), ("Groups", " ")]
+    groups = "".join(f"{gid} " for gid in c.groups) if c is not None else ""
     lines += [
+        ("FDSize", str(_table_size(thread) if thread is not None else 0)), ("Groups", groups or " "),
         ("NStgid", str(process.pid)), ("NSpid", str(pid)), ("NSpgid", str(process.group.pgid)),
         ("NSsid", str(process.session.sid)), ("Kthread", "0"),
     ]  # fmt: skip
