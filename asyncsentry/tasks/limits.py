@@ -25,7 +25,7 @@ THREADS_MAX = 32768
 _DEFAULTS = {
     abi.RLIMIT_STACK: (8 << 20, abi.RLIM_INFINITY),
     abi.RLIMIT_CORE: (0, abi.RLIM_INFINITY),
-    abi.RLIMIT_NOFILE: (NR_OPEN, NR_OPEN),
+    abi.RLIMIT_NOFILE: (1024, NR_OPEN),  # a low soft limit, as systemd's: programs visit every number below it
     abi.RLIMIT_MEMLOCK: (8 << 20, 8 << 20),
     abi.RLIMIT_NPROC: (THREADS_MAX, THREADS_MAX),
     abi.RLIMIT_SIGPENDING: (THREADS_MAX, THREADS_MAX),
