@@ -10,6 +10,7 @@ from asyncsentry import syscalls
 from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.errnos import ENOENT, SentryBug
 from asyncsentry.fs import devfs
+from asyncsentry.fs.cgroupfs import make_cgroup
 from asyncsentry.fs.fdtable import FdTable
 from asyncsentry.fs.gofer.client import GoferFileSystem
 from asyncsentry.fs.gofer.connection import Gofer, HostMount
@@ -149,6 +150,7 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
     proc = make_proc(kernel.allocate_device(), kernel)
     await _mount(mounter, "/proc", proc, "proc")
     await _mount(mounter, "/sys", make_sys(kernel.allocate_device(), kernel), "sysfs")
+    await _mount(mounter, "/sys/fs/cgroup", make_cgroup(kernel.allocate_device(), kernel), "cgroup2")
     dev = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
     await devfs.populate(dev.root)
     await _mount(mounter, "/dev", dev, "tmpfs")

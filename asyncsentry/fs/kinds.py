@@ -7,6 +7,7 @@ from typing import Any
 
 from asyncsentry import errnos
 from asyncsentry.fs import devfs
+from asyncsentry.fs.cgroupfs import make_cgroup
 from asyncsentry.fs.inode import FileSystem
 from asyncsentry.fs.procfs.root import make_proc
 from asyncsentry.fs.sysfs import make_sys
@@ -90,6 +91,10 @@ async def _make_mqueue(kernel: Any, options: dict[str, str]) -> FileSystem:
     return filesystem
 
 
+async def _make_cgroup(kernel: Any, options: dict[str, str]) -> FileSystem:
+    return make_cgroup(kernel.allocate_device(), kernel)
+
+
 async def _make_devpts(kernel: Any, options: dict[str, str]) -> FileSystem:
     return make_devpts(kernel.allocate_device(), kernel.terminals, options)
 
@@ -112,6 +117,7 @@ def _number(text: str, base: int = 10) -> int:
 
 
 MAKERS: dict[str, Maker] = {
+    "cgroup2": _make_cgroup,
     "devpts": _make_devpts,
     "devtmpfs": _make_devtmpfs,
     "mqueue": _make_mqueue,

@@ -10,6 +10,7 @@ import pytest
 
 from asyncsentry import errnos
 from asyncsentry.clock import RandomSource, VirtualClock
+from asyncsentry.fs.cgroupfs import make_cgroup
 from asyncsentry.fs.devfs import RNDGETENTCNT, MemoryDevices, populate
 from asyncsentry.fs.devices import DeviceRegistry
 from asyncsentry.fs.file import File
@@ -17,6 +18,7 @@ from asyncsentry.fs.hostfacts import HostFacts, format_list, format_mask
 from asyncsentry.fs.inode import Inode
 from asyncsentry.fs.sysfs import make_sys
 from asyncsentry.fs.tmpfs import TmpFileSystem
+from asyncsentry.sysctl import Sysctls
 
 
 @pytest.fixture
@@ -110,3 +112,20 @@ async def test_sysfs_shows_the_processors_of_the_sandbox() -> None:
     assert "MemTotal:        1048576 kB" in await walk(root, "devices/system/node/node0/meminfo")
     with pytest.raises(errnos.ENOENT):
         await root.lookup("nothing")
+
+
+async def test_a_cgroup_shows_the_limits_of_the_sandbox() -> None:
+    memory = SimpleNamespace(resident_bytes=4096)
+    facts = SimpleNamespace(process_cpu=lambda process: (3_000_000, 1_000_000))
+    kernel: Any = SimpleNamespace(
+        clock=VirtualClock(), host_facts=HostFacts(2, 1 << 30), memory_limit=1 << 20, sysctls=Sysctls(),
+        task_facts=facts, processes={1: object()}, threads={1: SimpleNamespace(memory=memory)},
+    )  # fmt: skip
+    root = make_cgroup(4, kernel).root
+    assert await walk(root, "memory.max") == "1048576\n"
+    assert await walk(root, "memory.current") == "4096\n"
+    assert await walk(root, "cgroup.procs") == "1\n"
+    assert (await walk(root, "cpu.stat")).startswith("usage_usec 4000\nuser_usec 3000\nsystem_usec 1000\n")
+    assert await walk(root, "cpuset.cpus.effective") == "0-1\n"
+    kernel.memory_limit = None
+    assert await walk(root, "memory.max") == "max\n"

@@ -77,6 +77,7 @@ class World:
         self.sysctls = Sysctls()
         self.host_facts = HostFacts(2, 1 << 30, ("model name\t: Fast\n", "model name\t: Fast\n"))
         self.task_facts = FakeFacts()
+        self.shared_memory = self.semaphores = self.messages = ()
         self.processes: dict[int, Any] = {}
         self.threads: dict[int, Any] = {}
         self.proc: ProcFileSystem = make_proc(5, self)

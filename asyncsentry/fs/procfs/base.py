@@ -76,6 +76,9 @@ class ProcKernel(Protocol):
     host_facts: HostFacts
     task_facts: TaskFacts
     mounts: Any
+    shared_memory: Any
+    semaphores: Any
+    messages: Any
     network: str
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from asyncsentry import errnos
-from asyncsentry.fs.procfs import system
+from asyncsentry.fs.procfs import system, sysvipc
 from asyncsentry.fs.procfs.base import ProcFileSystem, ProcKernel, Subject
 from asyncsentry.fs.procfs.process import TaskDirectory, parse_number
 from asyncsentry.fs.procfs.sys import add_parameters
@@ -22,7 +22,8 @@ RENDERED: dict[str, Render] = {
     "softirqs": system.render_softirqs, "stat": system.render_stat, "uptime": system.render_uptime,
     "version": system.render_version, "vmstat": system.render_vmstat, "zoneinfo": system.render_zoneinfo,
     "pressure/cpu": system.render_pressure, "pressure/io": system.render_pressure,
-    "pressure/memory": system.render_pressure,
+    "pressure/memory": system.render_pressure, "sysvipc/msg": sysvipc.render_msg, "sysvipc/sem": sysvipc.render_sem,
+    "sysvipc/shm": sysvipc.render_shm,
 }  # fmt: skip
 
 FIXED: dict[str, str] = {
@@ -135,7 +136,7 @@ def make_proc(device: int, kernel: ProcKernel) -> ProcFileSystem:
     proc.root = root
     for path, render in RENDERED.items():
         _place(root, path, TextInode(proc, render, proc))
-    for path, text in {**FIXED, **{f"sysvipc/{name}": text for name, text in system.SYSVIPC_HEADERS.items()}}.items():
+    for path, text in FIXED.items():
         _place(root, path, TextInode(proc, _same_text, text, 0o400 if path in PRIVATE else 0o444))
     for path in EMPTY_DIRECTORIES:
         _directory(root, path)

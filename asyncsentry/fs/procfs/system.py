@@ -189,7 +189,8 @@ def render_pressure(proc: ProcFileSystem) -> str:
 def render_filesystems(proc: ProcFileSystem) -> str:
     """Renders the kinds of file systems a guest meets; none of them needs a device."""
     names = (
-        "sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "anon_inodefs", "ramfs", "devpts", "overlay",
+        "sysfs", "tmpfs", "proc", "cgroup2", "devtmpfs", "sockfs", "pipefs", "anon_inodefs", "ramfs", "devpts",
+        "overlay",
     )  # fmt: skip
     return "".join(f"nodev\t{name}\n" for name in names)
 
@@ -214,19 +215,9 @@ pty_slave            /dev/pts      136 0-1048575 pty:slave
 pty_master           /dev/ptm      128 0-1048575 pty:master
 """
 
-SYSVIPC_HEADERS = {
-    "msg": (
-        "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid"
-        "      stime      rtime      ctime\n"
-    ),
-    "sem": "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
-    "shm": (
-        "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid"
-        "      atime      dtime      ctime                   rss                  swap\n"
-    ),
-}  # fmt: skip
-
-CGROUPS = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n"
+CGROUPS = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n" + "".join(
+    f"{name}\t0\t1\t1\n" for name in ("cpuset", "cpu", "cpuacct", "blkio", "memory", "devices", "freezer", "pids")
+)
 SLABINFO = (
     "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> "
     ": tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n"
