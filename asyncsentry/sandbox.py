@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import AT_FDCWD
@@ -268,7 +268,8 @@ class Sandbox:
     async def unless_failed(self, awaited: asyncio.Future[T]) -> T:
         """Awaits something, or raises SandboxError as soon as the kernel has failed."""
         failure = self.kernel.failure
-        await asyncio.wait([awaited, failure], return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [awaited, failure]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if failure.done():
             awaited.cancel()
             raise SandboxError(str(failure.exception()))

@@ -112,9 +112,10 @@ async def _do(options: argparse.Namespace) -> int:
 async def _run(sandbox: Sandbox, options: argparse.Namespace, user: tuple[int, int]) -> int:
     cwd = options.cwd or ("/" if options.root != "/" else os.getcwd())
     console = sandbox.host_terminal(0) if os.isatty(0) else None
+    stdin, stdout, stderr = (_stream(console, fd) for fd in range(3))
     try:
-        process = await sandbox.spawn(options.command, env=_environment(options.env), cwd=cwd, user=user,
-                                      **_streams(console), terminal=console.pty if console is not None else None)
+        process = await sandbox.spawn(options.command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, user=user,
+                                      env=_environment(options.env), terminal=console.pty if console else None)
     except FileNotFoundError:
         return _complain(f"{options.command[0]}: not found in the sandbox", NOT_FOUND)
     except OSError as error:
@@ -134,12 +135,8 @@ async def _run(sandbox: Sandbox, options: argparse.Namespace, user: tuple[int, i
     return process.exit_code or 0
 
 
-def _streams(console: HostTty | None) -> dict[str, File | None]:
-    """Gives each standard stream that is our terminal to the sandbox's terminal; the others are handed on."""
-    names = ("stdin", "stdout", "stderr")
-    if console is None:
-        return dict.fromkeys(names)
-    ours = os.ttyname(0)
-    return {
-        name: console.open() if os.isatty(fd) and os.ttyname(fd) == ours else None for fd, name in enumerate(names)
-    }
+def _stream(console: HostTty | None, fd: int) -> File | None:
+    """Gives the sandbox's terminal for a standard stream that is our terminal; others are handed on as they are."""
+    if console is None or not os.isatty(fd) or os.ttyname(fd) != os.ttyname(0):
+        return None
+    return console.open()

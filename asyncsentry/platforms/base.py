@@ -127,11 +127,16 @@ class AddressSpace(Protocol):
 class Context(Protocol):
     """One thread of guest execution."""
 
-    space: AddressSpace
+    @property
+    def space(self) -> AddressSpace:
+        """The guest memory it runs in."""
+
     number: int
     """Number of the system call it trapped with (as the guest put it in ``rax``, 64 bits, unsigned)."""
-    arguments: tuple[int, int, int, int, int, int]
-    """Its six arguments, unsigned 64-bit."""
+    @property
+    def arguments(self) -> tuple[int, int, int, int, int, int]:
+        """Its six arguments, unsigned 64-bit."""
+
     fault: Fault
     host_error: int
     host_tid: int

@@ -49,9 +49,8 @@ async def run(thread: Thread) -> None:
             await context.gate
         result: int | None = None
         if kind is TrapKind.SYSCALL:
-            result = dispatch.call(thread)
-            if result.__class__ is not int and result is not None:
-                result = await dispatch.finish(thread, result)
+            answer = dispatch.call(thread)
+            result = answer if answer.__class__ is int or answer is None else await dispatch.finish(thread, answer)
             context = thread.context  # execve(2) has put another in its place
         elif kind is not TrapKind.INTERRUPT:
             result = await _answer_trap(thread, kind)

@@ -11,10 +11,9 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
-from asyncsentry.platforms._native import ffi, lib
-
 from asyncsentry import errnos
 from asyncsentry.gate import Gate
+from asyncsentry.platforms._native import ffi, lib
 from asyncsentry.platforms.base import Fault, HostCall, Registers, TrapKind
 
 if TYPE_CHECKING:

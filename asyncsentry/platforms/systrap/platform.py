@@ -16,15 +16,17 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-from asyncsentry.platforms._native import ffi, lib
-
 from asyncsentry import errnos
 from asyncsentry.gate import RunQueue
+from asyncsentry.platforms._native import ffi, lib
 from asyncsentry.platforms.base import HostCall
 from asyncsentry.platforms.systrap import filter as seccomp_filter
 from asyncsentry.platforms.systrap.context import SystrapContext
 from asyncsentry.platforms.systrap.slots import SLOT_SIZE, ChunkPool
 from asyncsentry.platforms.systrap.space import SystrapSpace
+
+if TYPE_CHECKING:
+    from asyncsentry.platforms.base import Context
 
 if TYPE_CHECKING:
     pass
@@ -271,8 +273,9 @@ class SystrapPlatform:
             lib.slot_build_frame(self.hub, context.slot)
             self._spare.append(context)
 
-    async def fork(self, context: SystrapContext) -> SystrapContext:
+    async def fork(self, context: Context) -> SystrapContext:
         """Copies a trapped context's process by the host's fork."""
+        assert isinstance(context, SystrapContext)
         child = await self._fork_from(context)
         lib.slot_copy_frame(self.hub, context.slot, child.slot)
         child.fs_base, child.gs_base = context.fs_base, context.gs_base
@@ -286,8 +289,9 @@ class SystrapPlatform:
             child.lent.append((HostCall(SYS_MMAP, (lib.SLOTS_BASE, lib.CHUNK_SIZE, 3, 0x11, 0, 0)), os.dup(chunk.fd)))
             return await self._bear(parent, child, lib.CALL_FORK, CLONE_PARENT, 0)
 
-    async def clone(self, context: SystrapContext) -> SystrapContext:
+    async def clone(self, context: Context) -> SystrapContext:
         """Makes a second thread in a trapped context's process."""
+        assert isinstance(context, SystrapContext)
         async with self._birth_lock:
             slot = await self._free_slot(context)
             child = SystrapContext(self, context.space, slot)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from asyncsentry.platforms._native import lib
-
 from asyncsentry import errnos
+from asyncsentry.platforms._native import lib
 
 CHUNKS_MAX = 2048
 SLOTS_PER_CHUNK: int = lib.SLOTS_PER_CHUNK

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from asyncsentry.platforms._native import ffi, lib
-
 from asyncsentry import errnos
+from asyncsentry.platforms._native import ffi, lib
 from asyncsentry.platforms.base import GUEST_ADDRESS_MAX
 from asyncsentry.platforms.systrap.slots import SLOTS_PER_CHUNK, Chunk
 
