@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _ERRNOS = "EAGAIN EBADF ECONNREFUSED ECONNRESET EFAULT EINTR EINVAL EMSGSIZE ENOTCONN ENOTSOCK EOPNOTSUPP ETIMEDOUT"
 _PLAIN_FLAGS = s.MSG_DONTWAIT | s.MSG_NOSIGNAL
-_NAME_LENGTH_OFFSET, _CONTROL_LENGTH_OFFSET, _FLAGS_OFFSET = 8, 40, 48
+_NAME_LENGTH_OFFSET, _CONTROL_LENGTH_OFFSET = 8, 40
+_LENGTH_AND_FLAGS = Struct("<QI")
+"""``msg_controllen`` and ``msg_flags``, which follow each other."""
 
 
 @syscall(45, errnos=_ERRNOS)
@@ -139,8 +142,8 @@ async def _write_header(thread: Thread, place: int, header: MessageHeader, recei
     if header.name:
         memory.write(header.name, receipt.address[: header.name_length])
         memory.write_u32(place + _NAME_LENGTH_OFFSET, len(receipt.address))
-    memory.write_u32(place + _FLAGS_OFFSET, receipt.flags | control.flags | flags & s.MSG_CMSG_CLOEXEC)
-    memory.write_u64(place + _CONTROL_LENGTH_OFFSET, len(control.content))
+    message_flags = receipt.flags | control.flags | flags & s.MSG_CMSG_CLOEXEC
+    memory.write_struct(place + _CONTROL_LENGTH_OFFSET, _LENGTH_AND_FLAGS, len(control.content), message_flags)
     return receipt.result
 
 
