@@ -205,7 +205,7 @@ async def _readlink(thread: Thread, dirfd: int, path: int, buffer: int, size: in
         if not text:
             raise ENOENT("an empty path, and no link opened")
         raise EINVAL("not a symbolic link")
-    target = os.fsencode(await inode.readlink())[: min(size, _PATH_MAX)]
+    target = os.fsencode(await inode.readlink_by(thread))[: min(size, _PATH_MAX)]
     thread.memory.write(buffer, target)
     return len(target)
 
