@@ -7,6 +7,7 @@ quarter of SO_SNDBUF. Types: ``unix_stream.py``, ``unix_datagram.py``; connectin
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections import deque
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from asyncsentry import errnos
 from asyncsentry.abi import socket_h, un_h
 from asyncsentry.net import sockets, unix_collect, unix_paths
-from asyncsentry.net.ancillary import NOBODY, Ancillary, Caller, PeerIdentity, Ucred
+from asyncsentry.net.ancillary import NOBODY, Ancillary, Caller, PeerIdentity, Ucred, identity_of
 from asyncsentry.net.ioctls import MemoryHolder
 from asyncsentry.waiter import POLLERR, POLLHUP, POLLRDHUP, POLLWRBAND, READABLE, WRITABLE, WaitQueue
 
@@ -256,6 +257,22 @@ class UnixSocket(sockets.Socket):
         if received.ancillary is not None and received.ancillary.files:
             unix_collect.drop_soon(self.kernel, received.ancillary)
         return received.data
+
+    def try_write(self, data: bytes, offset: int | None = None) -> int:
+        """Sends for write(2)."""
+        if offset is not None:
+            raise errnos.ESPIPE("sockets have no offsets")
+        if not self.wants_sender:
+            return self.try_sendmsg(data)
+        return self.try_sendmsg(data, None, Ancillary(sender=self._writer()))
+
+    def _writer(self) -> Ucred:
+        """Gives who writes: a write(2) tells a file nothing of its thread, but runs in its task."""
+        task = asyncio.current_task()
+        for thread in self.kernel.threads.values():
+            if thread.task is task:
+                return identity_of(thread).ucred
+        return self.creator.ucred
 
     def unread(self, data: bytes) -> None:
         """Puts back what could not be copied to the reader; a lost end of a datagram stays lost."""
