@@ -127,7 +127,7 @@ static void finish(pid_t pid) {
 static void interrupted_child(void) {
     catch(SIGINT);
     write(1, "ready\n", 6);
-    while (signalled != SIGINT) pause();
+    while (signalled != SIGINT) usleep(1000);
     write(1, "caught\n", 7);
 }
 
@@ -143,7 +143,7 @@ static void resized_child(void) {
     struct winsize size;
     catch(SIGWINCH);
     write(1, "ready\n", 6);
-    while (signalled != SIGWINCH) pause();
+    while (signalled != SIGWINCH) usleep(1000);
     CHECK(ioctl(0, TIOCGWINSZ, &size) == 0 && size.ws_row == 33 && size.ws_col == 99);
 }
 
@@ -199,7 +199,7 @@ static void background_jobs(void) {
 static void hung_up_child(void) {
     catch(SIGHUP);
     write(1, "ready\n", 6);
-    while (signalled != SIGHUP) pause();
+    while (signalled != SIGHUP) usleep(1000);
     char byte;
     _exit(read(0, &byte, 1) == 0 && write(1, &byte, 1) == -1 && errno == EIO ? 0 : 1);
 }
@@ -218,7 +218,7 @@ static void leaving_child(void) {
     if (fork() == 0) {
         catch(SIGHUP);
         write(1, "ready\n", 6);
-        while (signalled != SIGHUP) pause();
+        while (signalled != SIGHUP) usleep(1000);
         write(lifeline[1], "h", 1);
         _exit(0);
     }
@@ -235,7 +235,11 @@ static void the_leaders_end_hangs_up(void) {
     finish(pid);
     CHECK(read(lifeline[0], &byte, 1) == 1 && byte == 'h');
     struct pollfd poller = {master, POLLIN, 0};
-    CHECK(poll(&poller, 1, 2000) == 1 && poller.revents & POLLHUP);
+    for (int i = 0; i < 2000 && !(poller.revents & POLLHUP); i++) { /* the signal comes a little before the rest */
+        poll(&poller, 1, 0);
+        usleep(1000);
+    }
+    CHECK(poller.revents & POLLHUP);
 }
 
 static void *name_myself(void *text) {
