@@ -104,6 +104,13 @@ async def test_a_chain_of_names_takes_one_trip_and_then_none(gofer: Gofer, lower
     assert gofer.trips == before + 1
 
 
+async def test_opening_what_was_just_found_takes_no_trip(gofer: Gofer, lower: GoferFileSystem) -> None:
+    inode = await walk(lower, "usr/lib/deep/file")
+    before = gofer.trips
+    assert await read(inode) == b"content"
+    assert gofer.trips == before
+
+
 async def test_a_second_open_takes_no_trip(gofer: Gofer, lower: GoferFileSystem) -> None:
     inode = await walk(lower, "hello")
     assert await read(inode) == b"hello world"
@@ -121,6 +128,15 @@ async def test_a_listed_directory_answers_lookups_without_trips(gofer: Gofer, lo
     with pytest.raises(errnos.ENOENT):
         await lower.root.lookup("nothing")
     assert gofer.trips == before
+
+
+async def test_a_directory_searched_in_vain_is_listed_once(gofer: Gofer, lower: GoferFileSystem) -> None:
+    before = gofer.trips
+    for number in range(20):
+        with pytest.raises(errnos.ENOENT):
+            await lower.root.lookup(f"lib{number}.so")
+    assert gofer.trips - before == 4
+    assert await lower.root.lookup_path(["usr", "none", "more"]) == [await walk(lower, "usr"), None]
 
 
 async def test_a_chain_stops_at_a_link(lower: GoferFileSystem) -> None:

@@ -149,6 +149,12 @@ class GoferInode(Inode):
         descriptor.users += 1
         return descriptor
 
+    def offer_reader(self, descriptor: HostDescriptor) -> None:
+        """Keeps a descriptor for reading that came without being asked for, if there is none yet."""
+        if self._reader is None:
+            self._reader = descriptor
+            self.filesystem.keep_idle(descriptor, self)
+
     def _usable_descriptor(self, writable: bool) -> HostDescriptor | None:
         writer = self._writer
         if writable:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _OPEN_FLAGS = os.O_ACCMODE | os.O_APPEND
+_OPEN_ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _PERMISSIONS = 0o7777
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _REPLY_CHUNK = protocol.MAX_MESSAGE // 2
@@ -69,7 +70,7 @@ class Operations:
     def _walk(self, reader: Reader) -> Answer:
         """Walks as far as it can: the errno that ended it, a count, and a row of each file found."""
         with self._nodes.find_to_look(reader) as place:
-            keep = reader.number(U32) & protocol.KEEP
+            flags = reader.number(U32)
             names = reader.path().split(b"/")
             reader.finish()
             if names == [b""]:
@@ -78,25 +79,28 @@ class Operations:
             error = 0
             current, mount = place.fd, place.mount
             opened = -1
+            descriptor = None
             try:
                 for name in names:
                     following = open_beneath(current, name)
                     if opened >= 0:
                         os.close(opened)
                     current = opened = following
-                    found.append(self._describe(current, mount, bool(keep)))
+                    found.append(self._describe(current, mount, flags))
+                if flags & protocol.OPEN_LAST:
+                    descriptor = _open_to_read(current)
             except OSError as failure:
                 error = failure.errno or errno.EIO
             finally:
                 if opened >= 0:
                     os.close(opened)
-        return Answer(U32.pack(error) + U32.pack(len(found)) + b"".join(found))
+        return Answer(U32.pack(error) + U32.pack(len(found)) + b"".join(found), descriptor)
 
-    def _describe(self, fd: int, mount: Mount, keep: bool) -> bytes:
+    def _describe(self, fd: int, mount: Mount, flags: int) -> bytes:
         mount.is_closed(fd)
         attributes = packed_attributes(fd)
         target = os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(U32.unpack_from(attributes)[0]) else b""
-        handle = self._nodes.keep(os.dup(fd), mount) if keep else 0
+        handle = self._nodes.keep(os.dup(fd), mount) if flags & protocol.KEEP else 0
         return pack_row(handle, 0, 0, b"", attributes, target, _xattr_names(str(fd), attributes))
 
     # Reading -------------------------------------------------------------------------------------
@@ -112,7 +116,7 @@ class Operations:
                 raise OSError(errno.ENXIO, "not a regular file")
             if flags & os.O_ACCMODE != os.O_RDONLY:
                 place.check_writable()
-            return Answer(attributes, os.open(place.by_number, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK))
+            return Answer(attributes, os.open(place.by_number, flags | _OPEN_ALWAYS))
 
     def _readdir(self, reader: Reader) -> Iterator[Answer]:
         """Lists a directory; with attributes if it has at most ``plus_limit`` names."""
@@ -356,6 +360,16 @@ class Operations:
                 return Answer(b"", connection.detach())
             finally:
                 connection.close()
+
+
+def _open_to_read(fd: int) -> int | None:
+    """Opens a regular file found by O_PATH; gives nothing if it is none or not readable."""
+    if not stat.S_ISREG(os.stat(fd).st_mode):
+        return None
+    try:
+        return os.open(str(fd), os.O_RDONLY | _OPEN_ALWAYS)
+    except OSError:
+        return None
 
 
 def _pack_entry(directory_fd: int, entry: os.DirEntry[str], plus: bool) -> bytes:

@@ -51,6 +51,8 @@ STATFS_REPLY = Struct("<QQQQQQQQ")
 
 KEEP = 1
 """Flag of WALK and of what makes names: open nodes, and give their handles."""
+OPEN_LAST = 2
+"""Flag of WALK: donate the last file opened for reading, if it is a regular one that can be."""
 
 
 class Malformed(Exception):
