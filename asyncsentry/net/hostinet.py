@@ -264,6 +264,8 @@ class HostSocket(Socket):
             self.inner.setsockopt(level, name, value)
         except OSError as error:
             raise errnos.from_host(error) from None
+        if level == socket_h.SOL_SOCKET and name == socket_h.SO_RCVLOWAT:
+            self.options.set(caller, name, value)  # the receive loop must wait for as much, too
         if level == socket_h.SOL_SOCKET and name == socket_h.SO_LINGER:
             self._lingers = all(socket_h.LINGER.unpack_from(value))
 

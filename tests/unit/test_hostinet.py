@@ -230,6 +230,18 @@ async def test_options(g):
             g.set(fd, name, 1)
 
 
+async def test_a_low_water_mark_makes_a_receive_wait(g):
+    client, server = await connection(g)
+    g.set(server, s.SO_RCVLOWAT, 5)
+    receiving = await g.guest.start(g.recv(server))
+    other = g.second_thread()
+    await other.send(client, b"abc")
+    await asyncio.sleep(0.01)
+    assert not receiving.done()
+    await other.send(client, b"def")
+    assert await within(receiving) == b"abcdef"
+
+
 async def test_a_receive_timeout(g):
     fd = await g.socket(DGRAM, s.AF_INET)
     g.set(fd, s.SO_RCVTIMEO, s.TIMEVAL.pack(1, 0))
