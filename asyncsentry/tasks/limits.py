@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 NR_OPEN = 1 << 20
 """The hard ceiling of NOFILE, /proc/sys/fs/nr_open."""
-THREADS_MAX = 32768
-"""Guest threads in one sandbox: each is a host thread, and hosts have limits too."""
+THREADS_MAX = 8192
+"""Guest threads in one sandbox, root's included. Each is a host thread, and many hosts have only 32768 numbers for
+those: a fork bomb inside must leave enough to the host."""
+SIGNALS_MAX = 32768
+"""Signals one user may have queued, RLIMIT_SIGPENDING."""
 
 _DEFAULTS = {
     abi.RLIMIT_STACK: (8 << 20, abi.RLIM_INFINITY),
@@ -28,7 +31,7 @@ _DEFAULTS = {
     abi.RLIMIT_NOFILE: (1024, NR_OPEN),  # a low soft limit, as systemd's: programs visit every number below it
     abi.RLIMIT_MEMLOCK: (8 << 20, 8 << 20),
     abi.RLIMIT_NPROC: (THREADS_MAX, THREADS_MAX),
-    abi.RLIMIT_SIGPENDING: (THREADS_MAX, THREADS_MAX),
+    abi.RLIMIT_SIGPENDING: (SIGNALS_MAX, SIGNALS_MAX),
     abi.RLIMIT_MSGQUEUE: (819200, 819200),
     abi.RLIMIT_NICE: (0, 0),
     abi.RLIMIT_RTPRIO: (0, 0),

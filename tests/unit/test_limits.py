@@ -10,6 +10,7 @@ from sandbox_of_coroutines import A, Sandbox
 from asyncsentry.abi import resource_h as abi
 from asyncsentry.errnos import EACCES, EAGAIN, EINVAL, EPERM, ESRCH
 from asyncsentry.platforms.fake import FakeContext
+from asyncsentry.tasks import limits
 from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.tasks.limits import NR_OPEN, Limits
 from asyncsentry.tasks.usage import Usage
@@ -71,6 +72,22 @@ async def test_fork_fails_at_the_limit_of_processes() -> None:
 
     async with Sandbox() as sandbox:
         assert await sandbox.run(program, Credentials.for_user(5, 5)) == 0
+
+
+async def test_not_even_root_can_fork_until_the_host_has_no_numbers_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "THREADS_MAX", 4)
+
+    async def sleeper(guest: FakeContext) -> None:
+        await guest.syscall(34)
+
+    async def program(guest: FakeContext) -> None:
+        guest.child_program = sleeper
+        forked = [await guest.syscall(FORK) for _ in range(6)]
+        assert forked == [2, 3, 4, -EAGAIN.errno, -EAGAIN.errno, -EAGAIN.errno]
+
+    async with Sandbox() as sandbox:
+        assert await sandbox.run(program) == 0
+        assert not sandbox.kernel.threads
 
 
 async def test_niceness_is_inherited_and_only_goes_up_for_users() -> None:
