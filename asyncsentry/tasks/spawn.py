@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from asyncsentry.abi.fcntl_h import AT_FDCWD
-from asyncsentry.abi.resource_h import RLIMIT_STACK
+from asyncsentry.abi.resource_h import RLIMIT_NOFILE, RLIMIT_STACK
 from asyncsentry.errnos import EACCES, ENOENT, ENOTDIR, LinuxError
 from asyncsentry.fs.fdtable import FdTable
 from asyncsentry.fs.path import resolve
@@ -80,6 +80,7 @@ async def spawn(kernel: Kernel, what: Spawn) -> Process:
     session = Session(pid)
     process = Process(kernel, pid, None, ProcessGroup(pid, session))
     process.limits = what.limits.copy()
+    outsider.fds.limit = what.limits.soft(RLIMIT_NOFILE)
     process.executable = loaded.executable.location
     process.has_execed = True
     name = path.rpartition("/")[2][:15]
