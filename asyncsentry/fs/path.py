@@ -216,6 +216,25 @@ def _walk_cached(context: PathContext, start: Location, path: str, follow: bool,
     return Location(mount, dentry)
 
 
+def parent_cached(context: PathContext, dirfd: int, path: str) -> tuple[Location, str] | None:
+    """Gives directory and last component of a plain path through the cache; ``None`` when it does not suffice."""
+    head, slash, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        return None
+    if head:
+        location = walk_cached(context, dirfd, head, True)
+    elif slash:
+        location = context.fs.root
+    else:
+        location = directory_of(context, dirfd)
+    if location is None or not location.mount.filesystem.exclusive:
+        return None
+    inode = location.dentry.inode
+    if inode is None or inode.mode & _SEARCHABLE_DIRECTORY != _SEARCHABLE_DIRECTORY:
+        return None
+    return location, name
+
+
 # The full walk -----------------------------------------------------------------------------------
 
 
@@ -427,6 +446,9 @@ async def walk_parent(context: PathContext, dirfd: int, path: str) -> Parent:
     """Walks to the directory that holds, or would hold, the path's last component."""
     if not path:
         raise errnos.ENOENT("an empty path")
+    cached = parent_cached(context, dirfd, path)
+    if cached is not None:
+        return Parent(*cached, False)
     walker = Walker(context, dirfd, path)
     name = await walker.to_parent()
     return Parent(walker.location, name, walker.trailing_slash)

@@ -51,6 +51,8 @@ from asyncsentry.fs.path import (
     PathContext,
     Walker,
     location_of,
+    lookup,
+    parent_cached,
     path_of,
     resolve,
     resolve_parent,
@@ -165,6 +167,16 @@ async def _find_or_create(context: PathContext, dirfd: int, path: str, flags: in
                           resolve_flags: int) -> _Found:
     if not path:
         raise errnos.ENOENT("an empty path")
+    cached = None if resolve_flags else parent_cached(context, dirfd, path)
+    if cached is not None:
+        parent, name = cached
+        child = await lookup(parent.dentry, name)
+        if child.inode is None:
+            created = await _create(context, parent, name, mode)
+            if created is not None:
+                return _Found(Location(parent.mount, created), True, False)
+        elif child.inode.kind != S_IFLNK and not child.mounts:
+            return _Found(Location(parent.mount, child), False, False)
     walker = Walker(context, dirfd, path, resolve_flags)
     while True:
         name = await walker.to_parent()
