@@ -46,7 +46,6 @@ _QUOTA = "no file system has quotas"
 _LANDLOCK = "no Landlock"
 _LSM = "no security modules"
 _FANOTIFY = "no fanotify; inotify(7) is there"
-_MQUEUE = "no POSIX message queues"
 
 STUBS = (
     Stub(101, "ptrace", _PTRACE),
