@@ -22,8 +22,12 @@ from asyncsentry.errnos import SentryBug
 from asyncsentry.fs.gofer import protocol
 
 _ANSWER_TIMEOUT_S = 60.0
-_IMPORT_ROOT = str(Path(__file__).resolve().parents[3])
-_ENTRY = "import sys; sys.path.insert(0, sys.argv.pop(1)); from asyncsentry.fs.gofer.server import main; main()"
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+# An empty package stands in for ours, whose __init__ is there for users of the library: up in 10 ms, not in 18.
+_ENTRY = (
+    "import sys; package = sys.modules['asyncsentry'] = type(sys)('asyncsentry'); "
+    "package.__path__ = [sys.argv.pop(1)]; from asyncsentry.fs.gofer.server import main; main()"
+)
 
 
 class HostMount(NamedTuple):
@@ -247,7 +251,7 @@ def spawn(mounts: Sequence[HostMount]) -> tuple[socket.socket, subprocess.Popen[
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _ENTRY, _IMPORT_ROOT, str(theirs.fileno()), str(os.getpid()),
+            [sys.executable, "-I", "-S", "-c", _ENTRY, _PACKAGE_ROOT, str(theirs.fileno()), str(os.getpid()),
              *(mount.argument for mount in mounts)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0, cwd="/",
             env={},
