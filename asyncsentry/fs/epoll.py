@@ -96,6 +96,16 @@ class EpollFile(AnonFile):
         """Gives ``anon_inode:[eventpoll]``."""
         return "anon_inode:[eventpoll]"
 
+    def fdinfo(self) -> str:
+        """Adds the set to ``/proc/self/fdinfo``."""
+        rows: list[str] = []
+        for item in self.items.values():
+            inode = item.file.inode
+            ino, dev = (inode.ino, inode.filesystem.device) if inode is not None else (0, 0)
+            rows.append(f"tfd: {item.fd:8} events: {item.events:8x} data: {item.data:16x}  pos:{item.file.position} "
+                        f"ino:{ino:x} sdev:{dev:x}\n")  # fmt: skip
+        return "".join(rows)
+
     # The set -------------------------------------------------------------------------------------
 
     def add(self, fd: int, file: File, thread: object, events: int, data: int) -> None:

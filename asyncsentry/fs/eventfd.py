@@ -24,6 +24,11 @@ class EventFile(AnonFile):
         """Gives ``anon_inode:[eventfd]``."""
         return "anon_inode:[eventfd]"
 
+    def fdinfo(self) -> str:
+        """Adds the counter to ``/proc/self/fdinfo``."""
+        ino = self.inode.ino if self.inode else 0
+        return f"eventfd-count: {self.value:16x}\neventfd-id: {ino}\neventfd-semaphore: {int(self.is_semaphore)}\n"
+
     def try_read(self, count: int, offset: int | None = None) -> bytes:
         """Takes the counter, 8 bytes; EINVAL for a smaller buffer."""
         if count < 8:

@@ -116,6 +116,14 @@ class InotifyFile(AnonFile):
         """Gives ``anon_inode:inotify``, as Linux spells it."""
         return "anon_inode:inotify"
 
+    def fdinfo(self) -> str:
+        """Adds the watches to ``/proc/self/fdinfo``."""
+        return "".join(
+            f"inotify wd:{watch.wd:x} ino:{watch.inode.ino:x} sdev:{watch.inode.filesystem.device:x} "
+            f"mask:{watch.mask:x} ignored_mask:0\n"
+            for watch in self._watches.values()
+        )
+
     # Watches -------------------------------------------------------------------------------------
 
     def add_watch(self, inode: Inode, mask: int) -> int:

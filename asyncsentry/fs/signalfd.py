@@ -69,6 +69,10 @@ class SignalFile(AnonFile):
         """Gives ``anon_inode:[signalfd]``."""
         return "anon_inode:[signalfd]"
 
+    def fdinfo(self) -> str:
+        """Adds the set to ``/proc/self/fdinfo``."""
+        return f"sigmask:\t{self.mask:016x}\n"
+
     def seen_by(self, thread: object) -> File:
         """Gives the thread's own view."""
         return SignalView(self, cast(SignalThread, thread))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncsentry import errnos
 from asyncsentry.abi.timerfd_h import TFD_NONBLOCK
-from asyncsentry.clock import Clock, Timer
+from asyncsentry.clock import NS_PER_SECOND, Clock, Timer
 from asyncsentry.fs.anon import AnonFile
 from asyncsentry.fs.file import O_RDWR
 from asyncsentry.fs.inode import Inode
@@ -28,10 +28,19 @@ class TimerFile(AnonFile):
         self._interval_ns = 0
         self._ticks = 0
         self._has_fired = False
+        self._is_absolute = False
 
     def describe(self) -> str:
         """Gives ``anon_inode:[timerfd]``."""
         return "anon_inode:[timerfd]"
+
+    def fdinfo(self) -> str:
+        """Adds clock and times to ``/proc/self/fdinfo``."""
+        value, interval = (divmod(time_ns, NS_PER_SECOND) for time_ns in self.get_time())
+        return (
+            f"clockid: {self.clock_id}\nticks: {self._ticks}\nsettime flags: {int(self._is_absolute):02o}\n"
+            f"it_value: ({value[0]}, {value[1]})\nit_interval: ({interval[0]}, {interval[1]})\n"
+        )
 
     def set_time(self, value_ns: int, interval_ns: int, absolute: bool) -> None:
         """Arms it, or disarms it with value 0; unread expirations are forgotten."""
@@ -39,6 +48,7 @@ class TimerFile(AnonFile):
         self._ticks = 0
         self._has_fired = False
         self._interval_ns = interval_ns
+        self._is_absolute = absolute
         if value_ns:
             self._arm(value_ns if absolute else self._clock.now_ns(self.clock_id) + value_ns)
 

@@ -15,7 +15,7 @@ from asyncsentry.abi.fcntl_h import O_PATH
 from asyncsentry.abi.poll_h import POLLFD, SIGSET_ARGUMENT, SIGSET_SIZE, TIMESPEC, TIMEVAL
 from asyncsentry.abi.resource_h import RLIMIT_NOFILE
 from asyncsentry.clock import NS_PER_SECOND
-from asyncsentry.errnos import EBADF, EFAULT, EINTR, EINVAL, Interrupted, TimedOut
+from asyncsentry.errnos import EBADF, EFAULT, EINTR, EINVAL, ENOMEM, Interrupted, TimedOut
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.file import File
 from asyncsentry.syscalls.args import Int, Pointer, Size, UInt
@@ -45,6 +45,10 @@ SELECT_SETS = (
     POLLPRI,
 )
 """The events that put a descriptor in the read, write and except set: POLLIN_SET and kin, fs/select.c."""
+_SET_MARKS = POLLIN | POLLOUT | POLLPRI
+_SMALLEST_TABLE = 64
+_POLL_MAX = 1 << 17
+"""Descriptors one poll(2) may ask about, whatever RLIMIT_NOFILE says: a row costs us far more than it costs Linux."""
 _LATEST_NS = (1 << 63) - 1
 _REVENTS = struct.Struct("<h")
 
@@ -141,7 +145,7 @@ class TimeLeft:
 # poll --------------------------------------------------------------------------------------------
 
 
-@syscall(7, errnos="EFAULT EINTR EINVAL", restart=Restart.BLOCK)
+@syscall(7, errnos="EFAULT EINTR EINVAL ENOMEM", restart=Restart.BLOCK)
 def poll(thread: Thread, fds: Pointer, count: UInt, timeout_ms: Int) -> int | Awaitable[int]:
     """poll(2): EINVAL for more than RLIMIT_NOFILE descriptors, then EFAULT."""
     deadline_ns = deadline_after(thread, None if timeout_ms < 0 else timeout_ms * 1_000_000)
@@ -173,6 +177,8 @@ class _PollTable:
     def __init__(self, thread: Thread, address: int, count: int) -> None:
         if count > thread.process.limits.soft(RLIMIT_NOFILE):
             raise EINVAL(f"{count} descriptors")
+        if count > _POLL_MAX:
+            raise ENOMEM(f"{count} descriptors at once")
         self.thread = thread
         self.address = address
         table = thread.memory.read(address, count * POLLFD.size) if count else b""
@@ -201,7 +207,7 @@ def _pollable(file: File | None, thread: Thread) -> File | None:
     return None if file is None or file.flags & O_PATH else file.seen_by(thread)
 
 
-@syscall(271, errnos="EFAULT EINTR EINVAL", restart=Restart.NOHAND)
+@syscall(271, errnos="EFAULT EINTR EINVAL ENOMEM", restart=Restart.NOHAND)
 async def ppoll(thread: Thread, fds: Pointer, count: UInt, timespec: Pointer, mask: Pointer, size: Size) -> int:
     """ppoll(2): poll with a timespec and a signal mask for the wait."""
     deadline_ns = deadline_after(thread, read_timeout(thread, timespec))
@@ -262,45 +268,55 @@ async def pselect6(thread: Thread, count: Int, read_set: Pointer, write_set: Poi
 async def _select(thread: Thread, count: int, sets: tuple[int, int, int], deadline_ns: int | None) -> int:
     if count < 0:
         raise EINVAL(f"{count} descriptors")
-    size = (min(count, _table_size(thread)) + 63) // 64 * 8
-    wanted = [int.from_bytes(thread.memory.read(address, size), "little") if address else 0 for address in sets]
-    limit = (1 << min(count, size * 8)) - 1
-    wanted = [bits & limit for bits in wanted]
-    fds, interests = _select_interests(thread, wanted)
-    results = [0, 0, 0]
+    count = min(count, _table_size(thread, count))
+    wanted = [_read_set(thread, address, count) for address in sets]
+    interests = _select_interests(thread, wanted)
+    found = await wait_any(thread, list(interests.values()), deadline_ns)
+    results = [bytearray((count + 63) // 64 * 8) for _ in sets]
     ready = 0
-    for fd, events in zip(fds, await wait_any(thread, interests, deadline_ns), strict=True):
-        for index, set_events in enumerate(SELECT_SETS):
-            if wanted[index] >> fd & 1 and events & set_events:
-                results[index] |= 1 << fd
+    for (fd, (_, asked)), events in zip(interests.items(), found, strict=True):
+        for result, set_events in zip(results, SELECT_SETS, strict=True):
+            # Each set has an event of its own that is asked for only if the descriptor is in it.
+            if asked & set_events & _SET_MARKS and events & set_events:
+                result[fd // 8] |= 1 << fd % 8
                 ready += 1
-    for address, bits in zip(sets, results, strict=True):
+    for address, result in zip(sets, results, strict=True):
         if address:
-            thread.memory.write(address, bits.to_bytes(size, "little"))
+            thread.memory.write(address, bytes(result))
     return ready
 
 
-def _table_size(thread: Thread) -> int:
+def _table_size(thread: Thread, count: int) -> int:
     """Gives how many descriptors the sets are looked at for: Linux's table, which doubles from 64 as it fills."""
-    highest = max(thread.fds.files, default=0)
-    return max(64, 1 << highest.bit_length())
+    if count <= _SMALLEST_TABLE:
+        return _SMALLEST_TABLE
+    return max(_SMALLEST_TABLE, 1 << max(thread.fds.files, default=0).bit_length())
 
 
-def _select_interests(thread: Thread, wanted: Sequence[int]) -> tuple[list[int], list[Interest]]:
-    fds: list[int] = []
-    interests: list[Interest] = []
-    rest = wanted[0] | wanted[1] | wanted[2]
-    while rest:
-        lowest = rest & -rest
-        rest ^= lowest
-        fd = lowest.bit_length() - 1
-        file = _pollable(thread.fds.files.get(fd), thread)
-        if file is None:
-            raise EBADF(f"fd {fd} is closed")
-        events = 0
-        for bits, set_events in zip(wanted, SELECT_SETS, strict=True):
-            if bits & lowest:
-                events |= set_events
-        fds.append(fd)
-        interests.append((file, events))
-    return fds, interests
+def _read_set(thread: Thread, address: int, count: int) -> list[int]:
+    """Reads a set of ``count`` descriptors and gives its members, lowest first."""
+    if not address:
+        return []
+    words = (count + 63) // 64
+    members: list[int] = []
+    for index, word in enumerate(struct.unpack(f"<{words}Q", thread.memory.read(address, words * 8))):
+        while word:
+            lowest = word & -word
+            word ^= lowest
+            members.append(index * 64 + lowest.bit_length() - 1)
+    while members and members[-1] >= count:
+        members.pop()
+    return members
+
+
+def _select_interests(thread: Thread, wanted: Sequence[Sequence[int]]) -> dict[int, Interest]:
+    """Gives the file and the events of each descriptor in any of the sets; EBADF if one is not open."""
+    files = thread.fds.files
+    interests: dict[int, Interest] = {}
+    for members, set_events in zip(wanted, SELECT_SETS, strict=True):
+        for fd in members:
+            file, events = interests.get(fd) or (_pollable(files.get(fd), thread), 0)
+            if file is None:
+                raise EBADF(f"fd {fd} is closed")
+            interests[fd] = file, events | set_events
+    return interests

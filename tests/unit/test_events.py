@@ -207,3 +207,16 @@ async def test_signalfd_changes_its_mask_and_checks_its_arguments(guest):
         signalfd(guest.thread, eventfd(guest.thread, 0), A, 8)
     with pytest.raises(errnos.EINVAL):
         await read(guest.thread, fd, A, 127)
+
+
+async def test_fdinfo_tells_what_a_descriptor_holds(guest):
+    fds = guest.thread.fds
+    counter, timer = eventfd2(guest.thread, 26, EFD_SEMAPHORE), timerfd_create(guest.thread, CLOCK_MONOTONIC, 0)
+    set_timer(guest, timer, 3 * S, 2 * S)
+    signals, ep = open_signalfd(guest, 1, 3), epoll_create1(guest.thread, 0)
+    guest.memory.write(A, struct.pack("<IQ", EPOLLIN, 0xAB))
+    epoll_ctl(guest.thread, ep, EPOLL_CTL_ADD, counter, A)
+    assert fds.get(counter).fdinfo().splitlines()[::2] == ["eventfd-count:               1a", "eventfd-semaphore: 1"]
+    assert fds.get(timer).fdinfo().splitlines()[-2:] == ["it_value: (3, 0)", "it_interval: (2, 0)"]
+    assert fds.get(signals).fdinfo() == "sigmask:\t0000000000000005\n"
+    assert fds.get(ep).fdinfo().startswith(f"tfd: {counter:8} events:       19 data:               ab  pos:0 ino:")

@@ -7,6 +7,8 @@ import struct
 
 import pytest
 from guest_thread import A, Guest, awaited, make_guest, settle
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
@@ -270,3 +272,26 @@ async def test_an_interrupted_fifo_open_leaves_no_end_behind(guest):
     with pytest.raises(Interrupted):
         await opening
     assert inode.pipe is None
+
+
+@given(st.lists(st.one_of(st.binary(min_size=1, max_size=9000), st.integers(1, 9000)), max_size=60), st.booleans())
+def test_the_stream_stays_in_order_and_within_its_capacity(steps, unread_some):
+    r, w = make_pipe(1)
+    expected, sent = b"", b""
+    for step in steps:
+        if isinstance(step, bytes):
+            try:
+                count = w.try_write(step)
+            except errnos.WouldBlock:
+                continue
+            sent += step[:count]
+        elif r.pipe.size:
+            data = r.try_read(step)
+            if unread_some:
+                r.unread(data[len(data) // 2 :])
+                data = data[: len(data) // 2]
+            expected += data
+        assert r.pipe.size == len(sent) - len(expected) <= r.pipe.capacity
+    while r.pipe.size:
+        expected += r.try_read(5000)
+    assert expected == sent
