@@ -47,7 +47,7 @@ class ConnectedUnixSocket(UnixSocket):
         assert isinstance(target, ConnectedUnixSocket)
         if target.state is not State.LISTENING or target.shutdown_mask & sockets.RCV_SHUTDOWN:
             raise errnos.ECONNREFUSED("nobody listens")
-        if self.state is State.CLOSED and len(target.pending) > target.backlog:
+        if len(target.pending) > target.backlog:
             raise errnos.WouldBlock
         if self.state is not State.CLOSED:
             raise errnos.EISCONN("connected") if self.state is State.ESTABLISHED else errnos.EINVAL("listening")
