@@ -14,6 +14,7 @@ from typing import NamedTuple
 from asyncsentry.errnos import EINVAL, ENOENT, EPERM
 
 INT_MAX = (1 << 31) - 1
+UINT_MAX = (1 << 32) - 1
 LONG_MAX = (1 << 63) - 1
 ULONG_MAX = (1 << 64) - 1
 TEXT_MAX = 255
@@ -60,6 +61,33 @@ TABLE: dict[str, Sysctl] = {
         "net.ipv4.tcp_tw_reuse": 2, "net.ipv4.tcp_recovery": 1, "net.ipv4.tcp_mtu_probing": 0, "net.ipv4.tcp_ecn": 2,
         "net.ipv4.tcp_syncookies": 1, "kernel.unprivileged_bpf_disabled": 2, "kernel.io_uring_disabled": 2,
     }),
+    **_numbers(0, 1, {
+        "kernel.print-fatal-signals": 0, "kernel.panic_on_warn": 0, "kernel.sysctl_writes_strict": 1,
+        "kernel.task_delayacct": 0, "kernel.timer_migration": 1, "kernel.watchdog": 0, "kernel.nmi_watchdog": 0,
+        "net.core.bpf_jit_enable": 1, "net.ipv4.ip_early_demux": 1, "net.ipv4.tcp_autocorking": 1,
+        "net.ipv4.tcp_early_demux": 1, "net.ipv4.tcp_low_latency": 0, "net.ipv4.udp_early_demux": 1,
+        "net.ipv4.tcp_retrans_collapse": 1, "vm.unprivileged_userfaultfd": 0, "vm.laptop_mode": 0,
+    }),
+    **_numbers(0, INT_MAX, {
+        "kernel.hung_task_timeout_secs": 120, "kernel.hung_task_warnings": 10, "kernel.oops_limit": 10000,
+        "kernel.perf_cpu_time_max_percent": 25, "kernel.perf_event_mlock_kb": 516, "kernel.watchdog_thresh": 10,
+        "net.core.netdev_budget_usecs": 8000, "net.core.bpf_jit_limit": 528482304, "net.ipv4.tcp_app_win": 31,
+        "net.ipv4.tcp_challenge_ack_limit": INT_MAX, "net.ipv4.tcp_frto": 2, "net.ipv4.tcp_max_reordering": 300,
+        "net.ipv4.tcp_min_rtt_wlen": 300, "net.ipv4.tcp_min_tso_segs": 2, "net.ipv4.tcp_thin_linear_timeouts": 0,
+        "net.ipv4.icmp_msgs_burst": 50, "net.ipv4.icmp_msgs_per_sec": 1000, "net.ipv4.igmp_max_msf": 10,
+        "net.ipv6.ip6frag_high_thresh": 4194304, "net.ipv6.ip6frag_low_thresh": 3145728, "net.ipv6.ip6frag_time": 60,
+        "fs.fanotify.max_queued_events": 16384, "fs.fanotify.max_user_groups": 128, "user.max_cgroup_namespaces": 0,
+        "fs.fanotify.max_user_marks": 205039, "user.max_inotify_instances": 128, "user.max_inotify_watches": 192536,
+        "user.max_ipc_namespaces": 0, "user.max_mnt_namespaces": 0, "user.max_net_namespaces": 0,
+        "user.max_pid_namespaces": 0, "user.max_time_namespaces": 0, "user.max_user_namespaces": 0,
+        "user.max_uts_namespaces": 0, "vm.drop_caches": 0, "vm.stat_interval": 1, "vm.memfd_noexec": 0,
+        "vm.watermark_boost_factor": 15000, "vm.extfrag_threshold": 500, "vm.compaction_proactiveness": 20,
+    }),
+    **_numbers(0, UINT_MAX, {"net.ipv4.tcp_notsent_lowat": UINT_MAX}),
+    **_numbers(0, 0, {
+        "dev.tty.legacy_tiocsti": 0, "dev.tty.ldisc_autoload": 0, "kernel.cad_pid": 1, "kernel.acct": "4 2 30",
+        "vm.mmap_rnd_bits": 28, "vm.mmap_rnd_compat_bits": 8,
+    }, 0o444),
     **_numbers(0, 3, {"kernel.yama.ptrace_scope": 0}),
     **_numbers(0, 200, {"vm.swappiness": 60}),
     **_numbers(0, 100, {"vm.overcommit_ratio": 50, "vm.dirty_ratio": 20, "vm.dirty_background_ratio": 10}),

@@ -79,7 +79,7 @@ async def _make_ramfs(kernel: Any, options: dict[str, str]) -> FileSystem:
 
 
 async def _make_proc(kernel: Any, options: dict[str, str]) -> FileSystem:
-    return make_proc(kernel.allocate_device(), kernel)
+    return make_proc(kernel.allocate_device(), kernel, options)
 
 
 async def _make_sysfs(kernel: Any, options: dict[str, str]) -> FileSystem:

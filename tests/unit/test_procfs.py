@@ -289,6 +289,15 @@ async def test_what_is_kept_of_dead_processes_stays_bounded(world: World) -> Non
     assert len(world.proc.root_dentry.children) < 200
 
 
+async def test_a_subset_shows_processes_only(world: World) -> None:
+    world.start(7)
+    proc = make_proc(6, world, {"subset": "pid"})
+    assert [entry.name for entry in await proc.root.entries()] == ["self", "thread-self", "7"]
+    assert proc.mount_options() == "subset=pid"
+    with pytest.raises(errnos.EINVAL):
+        make_proc(6, world, {"hidepid": "2"})
+
+
 def leaves(inode: Inode, path: str = "") -> list[str]:
     list(getattr(inode, "items", list)())  # listing makes what exists only once it is asked for
     children = getattr(inode, "children", {})

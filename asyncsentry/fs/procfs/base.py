@@ -101,6 +101,11 @@ class ProcFileSystem(SyntheticFileSystem):
         self.kernel = kernel
         self.load = LoadAverage(kernel.clock.now_ns())
         self.boot_id = format_uuid(kernel.random.bytes(16))
+        self.options = ""
+
+    def mount_options(self) -> str:
+        """Gives the options it was mounted with."""
+        return self.options
 
 
 class Subject:

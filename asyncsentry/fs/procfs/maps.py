@@ -109,3 +109,16 @@ def render_smaps_rollup(subject: Subject) -> str:
     head = f"{areas[0].start:08x}-{areas[-1].end:08x} ---p 00000000 00:00 0 ".ljust(NAME_COLUMN) + "[rollup]\n"
     used = dict.fromkeys(("Rss", "Pss", "Pss_Dirty", "Private_Dirty", "Referenced", "Anonymous"), resident)
     return head + "".join(f"{name + ':':<16}{kib(used.get(name, 0)):8d} kB\n" for name in _SMAPS_FIELDS)
+
+
+def render_numa_maps(subject: Subject) -> str:
+    """Renders the memory policy of each area: there is one node."""
+    thread = subject.thread
+    if thread is None:
+        return ""
+    root, lines = thread.fs.root, []
+    for vma in thread.memory.vmas:
+        kind = {"[heap]": " heap", "[stack]": " stack"}.get(vma.name, "")
+        name = f" file={area_name(vma, root)}" if vma.file is not None else kind
+        lines.append(f"{vma.start:08x} default{name} kernelpagesize_kB=4\n")
+    return "".join(lines)

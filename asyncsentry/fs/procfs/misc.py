@@ -87,6 +87,16 @@ def render_cgroup(subject: Subject) -> str:
     return f"0::{getattr(subject.process, 'cgroup_path', '/')}\n"
 
 
+def render_cpuset(subject: Subject) -> str:
+    """Renders the cpuset of the process: the only one there is."""
+    return "/\n"
+
+
+def render_arch_status(subject: Subject) -> str:
+    """Renders when AVX-512 was last used: not told."""
+    return "AVX512_elapsed_ms:\t-1\n"
+
+
 def render_id_map(subject: Subject) -> str:
     """Renders the identity map of the initial user namespace."""
     return f"{0:10d} {0:10d} {UINT_MAX:10d}\n"

@@ -29,11 +29,13 @@ class Row(NamedTuple):
 
 
 COMMON_FILES: dict[str, Row] = {
+    "arch_status": Row(misc.render_arch_status),
     "auxv": Row(memory.render_auxv, 0o400, private=True),
     "cgroup": Row(misc.render_cgroup),
     "clear_refs": Row(None, 0o200, misc.store_clear_refs),
     "cmdline": Row(memory.render_cmdline),
     "comm": Row(misc.render_comm, 0o644, misc.store_comm),
+    "cpuset": Row(misc.render_cpuset),
     "environ": Row(memory.render_environ, 0o400, private=True),
     "gid_map": Row(misc.render_id_map, 0o644, misc.store_id_map),
     "io": Row(status.render_io, 0o400, private=True),
@@ -42,6 +44,7 @@ COMMON_FILES: dict[str, Row] = {
     "maps": Row(maps.render_maps, private=True),
     "mountinfo": Row(mounts.render_mountinfo),
     "mounts": Row(mounts.render_mounts),
+    "numa_maps": Row(maps.render_numa_maps, private=True),
     "oom_adj": Row(misc.render_oom_adj, 0o644, misc.store_oom_adj),
     "oom_score": Row(misc.render_oom_score),
     "oom_score_adj": Row(misc.render_oom_score_adj, 0o644, misc.store_oom_score_adj),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asyncsentry import errnos
@@ -129,11 +129,20 @@ def store_sysrq(proc: ProcFileSystem, data: bytes, writer: Any) -> None:
     """Takes a request and does nothing: there is no console to reach."""
 
 
-def make_proc(device: int, kernel: ProcKernel) -> ProcFileSystem:
-    """Makes a proc file system that shows ``kernel``."""
+def make_proc(device: int, kernel: ProcKernel, options: Mapping[str, str] | None = None) -> ProcFileSystem:
+    """Makes a proc file system that shows ``kernel``; of mount(2)'s options there is ``subset=pid``, proc(5).
+
+    Hiding the processes of others (``hidepid``) is refused: a lookup does not know who asks.
+    """
+    only_processes = _check_options(options or {})
     proc = ProcFileSystem(device, kernel)
     root = RootDirectory(proc)
     proc.root = root
+    root.add("self", SelfLink(proc))
+    root.add("thread-self", ThreadSelfLink(proc))
+    if only_processes:
+        proc.options = "subset=pid"
+        return proc
     for path, render in RENDERED.items():
         _place(root, path, TextInode(proc, render, proc))
     for path, text in FIXED.items():
@@ -143,10 +152,17 @@ def make_proc(device: int, kernel: ProcKernel) -> ProcFileSystem:
     _place(root, "sysrq-trigger", TextInode(proc, None, proc, 0o200, store_sysrq))
     for name, target in (("mounts", "self/mounts"), ("net", "self/net")):
         root.add(name, Symlink(proc, target))
-    root.add("self", SelfLink(proc))
-    root.add("thread-self", ThreadSelfLink(proc))
     add_parameters(proc, root.subdirectory("sys"))
     return proc
+
+
+def _check_options(options: Mapping[str, str]) -> bool:
+    """Gives whether only processes are to be shown; EINVAL for options there are not."""
+    for name, value in options.items():
+        harmless = name == "gid" or (name, value) in (("hidepid", "0"), ("hidepid", "off"), ("subset", "pid"))
+        if not harmless:
+            raise errnos.EINVAL(f"no proc option {name}={value}")
+    return options.get("subset") == "pid"
 
 
 def _directory(root: Directory, path: str) -> Directory:
