@@ -9,7 +9,7 @@ from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_NOATIME
 from asyncsentry.fs.content import Content, PageBudget
 from asyncsentry.fs.file import O_RDONLY, File
-from asyncsentry.fs.tmpfs import seek_regular
+from asyncsentry.fs.memfile import seek_regular
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from asyncsentry.fs.mount import Mount
-
     from asyncsentry.fs.inode import Inode
+    from asyncsentry.fs.mount import Mount
 
 
 class Dentry:

@@ -23,10 +23,11 @@ from asyncsentry.abi.stat_h import (
     S_ISVTX,
 )
 from asyncsentry.fs.access import check_create, check_delete, check_link_source, check_writable_mount, mode_for_new
+from asyncsentry.fs.dcache import check_name, lookup, remember_absence
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.inode import Inode, Owner
 from asyncsentry.fs.notify import IN_ATTRIB, IN_CREATE, IN_DELETE, IN_DELETE_SELF, notify_name, notify_self
-from asyncsentry.fs.path import Parent, PathContext, check_name, lookup, remember_absence, walk_parent
+from asyncsentry.fs.path import Parent, PathContext, walk_parent
 from asyncsentry.fs.vfs import forget, inode_at, instantiate
 
 Make = Callable[[Inode, str, int, Owner], Awaitable[Inode]]

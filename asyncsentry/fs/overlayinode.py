@@ -11,7 +11,8 @@ from asyncsentry.fs.copyup import LowerFile, copy_content
 from asyncsentry.fs.devices import open_special
 from asyncsentry.fs.file import O_ACCMODE, O_RDONLY, File
 from asyncsentry.fs.inode import AttributeChange, Inode, Owner, Stat
-from asyncsentry.fs.tmpfs import TmpFile, TmpRegular
+from asyncsentry.fs.memfile import TmpFile
+from asyncsentry.fs.tmpfs import TmpRegular
 from asyncsentry.fs.xattr import XattrStore
 
 if TYPE_CHECKING:

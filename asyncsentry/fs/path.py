@@ -8,7 +8,6 @@ After Linux's ``link_path_walk``; the ``RESOLVE_*`` restrictions are openat2(2)'
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple, Protocol
 
 from asyncsentry import errnos
@@ -25,7 +24,7 @@ from asyncsentry.abi.mount_h import MS_NOSYMFOLLOW
 from asyncsentry.abi.stat_h import S_IFDIR, S_IFLNK, S_IFMT, S_ISVTX
 from asyncsentry.fs.access import MAY_EXEC, FileCredentials, check_access, permits
 from asyncsentry.fs.anon import ANON_INODE_FS, AnonInode
-from asyncsentry.fs.dcache import entered
+from asyncsentry.fs.dcache import NAME_MAX, lookup, lookup_chain
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.fdtable import FdTable
 from asyncsentry.fs.file import File
@@ -34,10 +33,8 @@ from asyncsentry.fs.mount import Mount, topmost
 
 LINKS_MAX = 40
 """Symbolic links one walk follows before ELOOP, path_resolution(7)."""
-NAME_MAX = 255
 _SEARCHABLE_DIRECTORY = S_IFDIR | 0o111
 _SHARED_AND_STICKY = S_ISVTX | 0o002
-_NEGATIVES_KEPT = 256
 _LINKS_CACHED = 8  # more are left to the full walk, which counts to LINKS_MAX
 
 
@@ -77,81 +74,6 @@ class Parent(NamedTuple):
     def is_ordinary(self) -> bool:
         """Whether the name could name a new file: not ``.``, ``..`` or the root."""
         return self.name not in ("", ".", "..")
-
-
-# The cache ---------------------------------------------------------------------------------------
-
-
-async def lookup(directory: Dentry, name: str) -> Dentry:
-    """Gives the dentry of a name, perhaps a negative one, asking the file system if it is not cached."""
-    inode = directory.inode
-    assert inode is not None
-    child = directory.children.get(name)
-    if child is not None and (inode.filesystem.exclusive or child.mounts):
-        return child
-    check_name(name)
-    if directory.unlinked:
-        return Dentry(name, directory, None)
-    try:
-        found: Inode | None = await inode.lookup(name)
-    except errnos.ENOENT:
-        found = None
-    return _cache(directory, name, found)
-
-
-async def lookup_chain(directory: Dentry, names: list[str]) -> list[Dentry]:
-    """Looks up names each in the one before, in as few trips as the file system can; at least the first."""
-    inode = directory.inode
-    assert inode is not None
-    check_name(names[0])
-    if directory.unlinked:
-        return [Dentry(names[0], directory, None)]
-    chain: list[Dentry] = []
-    for name, found in zip(names, await inode.lookup_path(names), strict=False):
-        child = _cache(directory, name, found)
-        chain.append(child)
-        if found is None or child.inode is not found:
-            break
-        directory = child
-    return chain
-
-
-def _cache(directory: Dentry, name: str, found: Inode | None) -> Dentry:
-    """Enters the answer to a lookup into the cache; gives the dentry that counts."""
-    inode = directory.inode
-    assert inode is not None
-    exclusive = inode.filesystem.exclusive
-    # Somebody may have changed the name while we asked; what is cached by now is newer than our answer.
-    child = directory.children.get(name)
-    if child is not None and (exclusive or child.mounts or child.inode is found):
-        return child
-    if child is not None:
-        child.unlinked = True
-        del directory.children[name]
-    fresh = Dentry(name, directory, found)
-    if found is not None:
-        directory.children[name] = fresh
-        entered(inode.filesystem)
-    elif exclusive:
-        remember_absence(directory, fresh)
-    return fresh
-
-
-def remember_absence(directory: Dentry, negative: Dentry) -> None:
-    """Caches a negative dentry, dropping old ones when a directory has gathered too many."""
-    children = directory.children
-    if directory.negatives > _NEGATIVES_KEPT + len(children) // 2:
-        for name in [name for name, child in children.items() if child.inode is None]:
-            del children[name]
-        directory.negatives = 0
-    children[negative.name] = negative
-    directory.negatives += 1
-
-
-def check_name(name: str) -> None:
-    """Raises ENAMETOOLONG for a component over 255 bytes."""
-    if len(name) > NAME_MAX or (not name.isascii() and len(os.fsencode(name)) > NAME_MAX):
-        raise errnos.ENAMETOOLONG("a component is longer than 255 bytes")
 
 
 # The fast walk -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from asyncsentry.fs.access import MAY_WRITE, check_access, check_create, check_delete, check_writable_mount
+from asyncsentry.fs.dcache import check_name, lookup, remember_absence
 from asyncsentry.fs.dentry import Dentry
 from asyncsentry.fs.inode import Inode
 from asyncsentry.fs.names import disappear
@@ -22,7 +23,7 @@ from asyncsentry.fs.notify import (
     notify_name,
     notify_self,
 )
-from asyncsentry.fs.path import Parent, PathContext, check_name, lookup, remember_absence, walk_parent
+from asyncsentry.fs.path import Parent, PathContext, walk_parent
 from asyncsentry.fs.vfs import inode_at
 
 

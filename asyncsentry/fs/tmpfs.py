@@ -6,36 +6,27 @@ directory, content is :class:`~asyncsentry.fs.content.Content`. It trusts its ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import (
-    F_ALL_SEALS,
     F_SEAL_EXEC,
-    F_SEAL_FUTURE_WRITE,
-    F_SEAL_GROW,
     F_SEAL_SEAL,
-    F_SEAL_SHRINK,
-    F_SEAL_WRITE,
-    O_APPEND,
-    O_NOATIME,
 )
-from asyncsentry.abi.mount_h import MS_NOATIME, MS_RDONLY
 from asyncsentry.abi.stat_h import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from asyncsentry.clock import CLOCK_REALTIME, Clock
-from asyncsentry.fs.access import mode_after_write
-from asyncsentry.fs.content import SIZE_MAX, Content, PageBudget
+from asyncsentry.fs.content import Content, PageBudget
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.devices import open_special
 from asyncsentry.fs.directory import DirectoryFile
-from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, File
+from asyncsentry.fs.file import File
 from asyncsentry.fs.inode import AttributeChange, DirectoryEntry, FileSystem, Inode, Owner, Stat, StatFs
+from asyncsentry.fs.memfile import TmpFile
 from asyncsentry.fs.mount import Mount
 from asyncsentry.fs.xattr import XattrStore
 
 if TYPE_CHECKING:
-    from asyncsentry.fs.access import FileCredentials
+    pass
 
 TMPFS_MAGIC = 0x01021994
 _ENTRY_SIZE = 20  # what Linux adds to a directory's size per name
@@ -340,96 +331,6 @@ class TmpRegular(TmpInode):
         """Truncates or extends it."""
         self.content.truncate(size)
         self.changed()
-
-
-class TmpFile(File):
-    """An open regular file in memory."""
-
-    seekable = True
-    pollable = False
-    inode: TmpRegular
-
-    def __init__(self, inode: TmpRegular, flags: int, location: Location,
-                 credentials: FileCredentials | None = None) -> None:
-        super().__init__(inode, flags, location)
-        self._content = inode.content
-        self._credentials = credentials
-        """Who opened it: decides whether writing keeps set-ID bits. ``None`` for the kernel itself."""
-        self._no_atime = bool(location.mount.flags & (MS_NOATIME | MS_RDONLY))
-
-    @property
-    def host_fd(self) -> int | None:
-        """A host descriptor of the content, if it is in one now."""
-        return self._content.host_fd
-
-    def try_read(self, count: int, offset: int | None = None) -> bytes:
-        """Reads; never blocks."""
-        data = self._content.read(self.position if offset is None else offset, count)
-        if offset is None:
-            self.position += len(data)
-        if not (self._no_atime or self.flags & O_NOATIME):
-            self.inode.accessed()
-        return data
-
-    def try_write(self, data: bytes, offset: int | None = None) -> int:
-        """Writes; never blocks."""
-        inode = self.inode
-        at = self._content.size if self.flags & O_APPEND else self.position if offset is None else offset
-        written = self._content.write(at, data)
-        if offset is None:
-            self.position = at + written
-        if written:
-            inode.changed()
-            if inode.mode & 0o6000 and self._credentials is not None:
-                mode = mode_after_write(self._credentials, inode)
-                inode.mode = inode.mode if mode is None else S_IFREG | mode
-        return written
-
-    def seek(self, offset: int, whence: int) -> int:
-        """Moves the position; knows data and holes."""
-        self.position = seek_regular(self.position, self._content.size, offset, whence, self._content.seek_hole_or_data)
-        return self.position
-
-    def host_descriptor(self, writable: bool) -> int:
-        """Gives the memfd with the content."""
-        return self._content.host_descriptor(writable)
-
-    async def sync(self, data_only: bool = False) -> None:
-        """Has nothing to write."""
-
-    async def fallocate(self, mode: int, offset: int, length: int) -> None:
-        """Reserves space or punches a hole, fallocate(2)."""
-        self._content.allocate(mode, offset, length)
-        self.inode.changed()
-
-    def add_seals(self, seals: int) -> None:
-        """Adds seals, F_ADD_SEALS."""
-        if seals & ~F_ALL_SEALS:
-            raise errnos.EINVAL("unknown seals")
-        if seals & F_SEAL_EXEC and self.inode.mode & 0o111:
-            seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
-        if not self.writable:
-            raise errnos.EPERM("only a writer may seal")
-        self._content.add_seals(seals)
-
-    def get_seals(self) -> int:
-        """Gives the seals, F_GET_SEALS."""
-        return self._content.seals
-
-
-def seek_regular(position: int, size: int, offset: int, whence: int,
-                 seek_hole_or_data: Callable[[int, int], int]) -> int:
-    """Works out where lseek(2) leads in a regular file."""
-    if whence in (SEEK_DATA, SEEK_HOLE):
-        return seek_hole_or_data(offset, whence)
-    base = {SEEK_SET: 0, SEEK_CUR: position, SEEK_END: size}.get(whence)
-    if base is None:
-        raise errnos.EINVAL(f"no whence {whence}")
-    if base + offset > SIZE_MAX:
-        raise errnos.EOVERFLOW("past the largest offset")
-    if base + offset < 0:
-        raise errnos.EINVAL("before the start")
-    return base + offset
 
 
 MFD_CLOEXEC = 1

@@ -42,6 +42,7 @@ from asyncsentry.fs.access import (
     mode_after_write,
     mode_for_new,
 )
+from asyncsentry.fs.dcache import lookup
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.file import File
 from asyncsentry.fs.inode import AttributeChange, Inode, Owner
@@ -51,7 +52,6 @@ from asyncsentry.fs.path import (
     PathContext,
     Walker,
     location_of,
-    lookup,
     parent_cached,
     path_of,
     resolve,
