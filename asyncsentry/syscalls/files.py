@@ -11,7 +11,7 @@ from asyncsentry.abi.stat_h import S_IFBLK, S_IFDIR, S_IFIFO, S_IFREG
 from asyncsentry.errnos import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, ESPIPE
 from asyncsentry.fs.file import File
 from asyncsentry.fs.inode import FileSystem
-from asyncsentry.fs.notify import IN_MODIFY, notify_file
+from asyncsentry.fs.notify import IN_ACCESS, IN_MODIFY, notify_file
 from asyncsentry.fs.path import location_of
 from asyncsentry.syscalls.args import Buffer, Fd, Int, Long, Size, UInt
 from asyncsentry.syscalls.attributes import check_file_size, open_file
@@ -65,6 +65,8 @@ async def _getdents(thread: Thread, fd: int, buffer: int, count: int, pack: _Pac
         position = following
     thread.memory.write(buffer, bytes(rows))
     file.position = position
+    if thread.kernel.inotify.watches:
+        notify_file(file, IN_ACCESS)
     return len(rows)
 
 
