@@ -3,13 +3,15 @@
 A memfd can be mapped by guests and read at the host's speed, but costs a host descriptor; most files are
 small and are never mapped. Both forms look the same from outside, holes included. Bytes are counted in pages
 against a :class:`PageBudget`, as tmpfs(5) does for its ``size`` option. Content lives as long as something refers
-to it, so the descriptor and the pages go back when the last reference goes (``__del__``).
+to it, so the descriptor and the pages go back when the last reference goes (``__del__``); a file system that goes
+as a whole closes all descriptors at once, since directories and their names refer to each other.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -37,17 +39,27 @@ _EXHAUSTED = (errnos.EMFILE.errno, errnos.ENFILE.errno)
 class PageBudget:
     """How many pages a file system uses and may use; ``limit`` is ``None`` for no limit."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("_in_memfds", "limit", "used")
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.used = 0
+        self._in_memfds: weakref.WeakSet[Content] = weakref.WeakSet()
 
     def charge(self, pages: int) -> None:
         """Counts pages as used (or, if negative, as free); ENOSPC when there are not as many."""
         if pages > 0 and self.limit is not None and self.used + pages > self.limit:
             raise errnos.ENOSPC("the file system is full")
         self.used += pages
+
+    def watch(self, content: Content) -> None:
+        """Remembers that a content has a host descriptor."""
+        self._in_memfds.add(content)
+
+    def close(self) -> None:
+        """Closes the descriptors of all its contents, which nobody may use any more."""
+        for content in tuple(self._in_memfds):
+            content.close()
 
     @property
     def free(self) -> int:
@@ -58,7 +70,17 @@ class PageBudget:
 class Content:
     """What is in one regular file."""
 
-    __slots__ = ("_budget", "_dense_end", "_pages", "_small", "_small_has_holes", "host_fd", "seals", "size")
+    __slots__ = (
+        "__weakref__",
+        "_budget",
+        "_dense_end",
+        "_pages",
+        "_small",
+        "_small_has_holes",
+        "host_fd",
+        "seals",
+        "size",
+    )
 
     def __init__(self, budget: PageBudget, seals: int = F_SEAL_SEAL) -> None:
         self._budget = budget
@@ -75,8 +97,13 @@ class Content:
 
     def __del__(self) -> None:
         self._budget.used -= self._pages
+        self.close()
+
+    def close(self) -> None:
+        """Gives the memfd back, and with it the bytes in it."""
         if self.host_fd is not None:
             os.close(self.host_fd)
+            self.host_fd = None
 
     @property
     def blocks(self) -> int:
@@ -253,6 +280,7 @@ class Content:
             if self._has_data(offset):
                 os.pwrite(memfd, self._small[offset : offset + _PAGE], offset)
         self.host_fd = memfd
+        self._budget.watch(self)
         self._small = bytearray()
         self._recount()
 

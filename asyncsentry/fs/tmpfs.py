@@ -61,6 +61,10 @@ class TmpFileSystem(FileSystem):
         self._next_ino += 1
         return self._next_ino
 
+    async def release(self) -> None:
+        """Gives all host descriptors back."""
+        self.budget.close()
+
     def statfs(self) -> StatFs:
         """Gives sizes; all zero without a limit, as Linux shows."""
         answer = StatFs(TMPFS_MAGIC)
