@@ -23,7 +23,7 @@ from asyncsentry.abi.stat_h import (
     S_ISVTX,
 )
 from asyncsentry.fs.access import check_create, check_delete, check_link_source, check_writable_mount, mode_for_new
-from asyncsentry.fs.dcache import check_name, lookup, remember_absence
+from asyncsentry.fs.dcache import check_name, remember_absence
 from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.inode import Inode, Owner
 from asyncsentry.fs.notify import IN_ATTRIB, IN_CREATE, IN_DELETE, IN_DELETE_SELF, notify_name, notify_self
@@ -159,7 +159,7 @@ async def _check_new_name(context: PathContext, parent: Parent, is_directory: bo
     """Raises unless the name is new and something may be made in its directory's mount."""
     if not parent.is_ordinary:
         raise errnos.EEXIST("the path names a directory")
-    found = await lookup(parent.location.dentry, parent.name)
+    found = await parent.look()
     if found.inode is not None:
         raise errnos.EEXIST(f"{parent.name!r} exists")
     if parent.trailing_slash and not is_directory:
@@ -173,7 +173,7 @@ async def _existing(parent: Parent) -> Dentry:
     """Looks up a name to be removed."""
     check_writable_mount(parent.location)
     check_name(parent.name)
-    found = await lookup(parent.location.dentry, parent.name)
+    found = await parent.look()
     if found.inode is None:
         raise errnos.ENOENT(f"no {parent.name!r}")
     return found

@@ -69,6 +69,14 @@ class Parent(NamedTuple):
     name: str
     """Never empty except for the root itself; may be ``.`` or ``..``."""
     trailing_slash: bool
+    known: Dentry | None = None
+    """What the walk learned of the name on its way, in a file system that must otherwise be asked again."""
+
+    async def look(self) -> Dentry:
+        """Gives the dentry of the name, perhaps a negative one."""
+        if self.known is not None:
+            return self.known
+        return await lookup(self.location.dentry, self.name)
 
     @property
     def is_ordinary(self) -> bool:
@@ -169,7 +177,7 @@ class Walker:
         self._context = context
         self._resolve = resolve
         self._links = 0
-        self._fresh: set[Dentry] = set()
+        self._fresh: dict[tuple[Dentry, str], Dentry] = {}
         """What this walk has asked about already, so that a shared file system need not be asked again."""
         self.pending: list[str] = []
         self.trailing_slash = False
@@ -214,10 +222,11 @@ class Walker:
         """Looks one ordinary name up where the walk stands."""
         directory = self.location.dentry
         child = directory.children.get(name)
-        if child is not None and (
-            child.mounts or child in self._fresh or self.location.mount.filesystem.exclusive
-        ):
+        if child is not None and (child.mounts or self.location.mount.filesystem.exclusive):
             return child
+        known = self.known(name)
+        if known is not None:
+            return known
         if self._resolve & RESOLVE_CACHED:
             raise errnos.EAGAIN("not cached")
         names = [name]
@@ -228,8 +237,18 @@ class Walker:
         if len(names) == 1:
             return await lookup(directory, name)
         chain = await lookup_chain(directory, names)
-        self._fresh.update(chain)
+        for dentry in chain:
+            assert dentry.parent is not None
+            self._fresh[dentry.parent, dentry.name] = dentry
         return chain[0]
+
+    def known(self, name: str) -> Dentry | None:
+        """Gives what this walk already learned of a name where it stands, if that still holds."""
+        directory = self.location.dentry
+        known = self._fresh.get((directory, name))
+        if known is None or directory.children.get(name) is (None if known.inode is None else known):
+            return known
+        return None
 
     def enter(self, child: Dentry) -> Location:
         """Gives the location of an existing child: what is mounted there, if anything."""
@@ -373,7 +392,7 @@ async def walk_parent(context: PathContext, dirfd: int, path: str) -> Parent:
         return Parent(*cached, False)
     walker = Walker(context, dirfd, path)
     name = await walker.to_parent()
-    return Parent(walker.location, name, walker.trailing_slash)
+    return Parent(walker.location, name, walker.trailing_slash, walker.known(name))
 
 
 async def resolve_parent(context: PathContext, dirfd: int, path: str) -> tuple[Location, str]:
