@@ -72,11 +72,13 @@ class Kernel:
         self.inotify = InotifyState()
         self.hardware = Hardware.capture()
         """What programs are told of the processor."""
-        self.shared_memory = ShmTable(self.clock)
+        self.sysctls = Sysctls()
+        """The parameters of /proc/sys."""
+        self.shared_memory = ShmTable(self.clock, self.sysctls)
         """System V shared memory segments."""
-        self.semaphores = SemaphoreTable(self.clock)
+        self.semaphores = SemaphoreTable(self.clock, self.sysctls)
         """System V semaphore sets."""
-        self.messages = MessageTable(self.clock)
+        self.messages = MessageTable(self.clock, self.sysctls)
         """System V message queues."""
         self.network = "none"
         """``none`` or ``host``."""
@@ -84,8 +86,6 @@ class Kernel:
         """Bytes of guest memory /proc/meminfo shows; ``None`` for the host's."""
         self.queued_signals = QueuedCounts()
         """How many signals each user has waiting."""
-        self.sysctls = Sysctls()
-        """The parameters of /proc/sys."""
         self.signal_group: Callable[[ProcessGroup, int], None] = signal_group
         """Sends a signal of the kernel's own (SIGINT of a terminal) to a process group; for ``fs``, which is below."""
         self.task_facts: TaskFacts = GuestFacts()

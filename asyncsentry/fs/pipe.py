@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CAPACITY = 16 * 4096
 CAPACITY_MAX = 1 << 20
-"""/proc/sys/fs/pipe-max-size: what F_SETPIPE_SZ gives without CAP_SYS_RESOURCE."""
+"""What fs.pipe-max-size starts as: what F_SETPIPE_SZ gives without CAP_SYS_RESOURCE."""
 _CAPACITY_LIMIT = 1 << 26
 """Most that even CAP_SYS_RESOURCE gets: the sentry's memory is shared by all guests."""
 
@@ -157,12 +157,15 @@ class Pipe:
             raise errnos.WouldBlock
         return done
 
-    def resize(self, requested: int, privileged: bool) -> int:
-        """Changes the capacity to a power of two of pages and gives it, F_SETPIPE_SZ."""
+    def resize(self, requested: int, privileged: bool, limit: int = CAPACITY_MAX) -> int:
+        """Changes the capacity to a power of two of pages and gives it, F_SETPIPE_SZ.
+
+        ``limit`` is fs.pipe-max-size.
+        """
         capacity = max(4096, 1 << (requested - 1).bit_length()) if 0 < requested <= 1 << 31 else 0
         if not capacity:
             raise errnos.EINVAL(f"pipe size {requested}")
-        if capacity > (_CAPACITY_LIMIT if privileged else CAPACITY_MAX):
+        if capacity > (_CAPACITY_LIMIT if privileged else min(limit, _CAPACITY_LIMIT)):
             raise errnos.EPERM(f"pipe size {capacity} is above the limit")
         if capacity < self.size + self.slack:
             raise errnos.EBUSY("the pipe holds more than that")

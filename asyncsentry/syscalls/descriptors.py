@@ -165,7 +165,8 @@ def _get_pipe_size(thread: Thread, fd: int, file: File, argument: int) -> int:
 def _set_pipe_size(thread: Thread, fd: int, file: File, argument: int) -> int:
     if not isinstance(file, PipeFile):
         raise EBADF(f"fd {fd} is no pipe")
-    return file.pipe.resize(argument & 0xFFFFFFFF, thread.credentials.has(CAP_SYS_RESOURCE))
+    limit = thread.kernel.sysctls.integer("fs.pipe-max-size")
+    return file.pipe.resize(argument & 0xFFFFFFFF, thread.credentials.has(CAP_SYS_RESOURCE), limit)
 
 
 def _add_seals(thread: Thread, fd: int, file: File, argument: int) -> int:

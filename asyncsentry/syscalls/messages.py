@@ -26,7 +26,7 @@ def msgget(thread: Thread, key: Int, flags: Flags) -> int:
 async def msgsnd(thread: Thread, ident: Int, message: Pointer, size: Long, flags: Flags) -> int:
     """msgsnd(2): never restarted after a signal."""
     kind = thread.memory.read_i64(message)
-    if not 0 <= size <= abi.MSGMAX or ident < 0 or kind < 1:
+    if not 0 <= size <= thread.kernel.sysctls.integer("kernel.msgmax") or ident < 0 or kind < 1:
         raise errnos.EINVAL(f"message of type {kind}, {size} bytes")
     text = thread.memory.read(message + _TYPE_SIZE, size)
     queue = thread.kernel.messages.get(ident)
@@ -101,7 +101,7 @@ def _change(thread: Thread, ident: int, content: bytes) -> None:
     bytes_max = abi.MSQID_DS.unpack_from(content, abi.IPC_PERM.size)[5]
     queue = thread.kernel.messages.get(ident)
     queue.check_owner(thread.credentials)
-    if bytes_max > abi.MSGMNB and not thread.credentials.has(CAP_SYS_RESOURCE):
+    if bytes_max > queue.table.sysctls.integer("kernel.msgmnb") and not thread.credentials.has(CAP_SYS_RESOURCE):
         raise errnos.EPERM(f"{bytes_max} bytes need CAP_SYS_RESOURCE")
     queue.set_owner(permissions[1], permissions[2], permissions[5])
     queue.bytes_max = bytes_max
@@ -111,10 +111,11 @@ def _change(thread: Thread, ident: int, content: bytes) -> None:
 
 def _write_info(thread: Thread, command: int, address: int) -> int:
     table = thread.kernel.messages
-    pool, map_entries, headers = (abi.MSGMNI * abi.MSGMNB // 1024, abi.MSGMNB, abi.MSGMNB)
+    size_max, bytes_max, count_max = (table.sysctls.integer(f"kernel.msg{name}") for name in ("max", "mnb", "mni"))
+    pool, map_entries, headers = count_max * bytes_max // 1024, bytes_max, bytes_max
     if command == abi.MSG_INFO:
         pool, map_entries = len(table), sum(len(queue.messages) for queue in table)
         headers = sum(queue.byte_count for queue in table)
-    thread.memory.write_struct(address, abi.MSGINFO, pool, map_entries, abi.MSGMAX, abi.MSGMNB, abi.MSGMNI, 16,
+    thread.memory.write_struct(address, abi.MSGINFO, pool, map_entries, size_max, bytes_max, count_max, 16,
                                headers, 0xFFFF)
     return table.highest_index

@@ -45,7 +45,7 @@ async def semtimedop(thread: Thread, ident: Int, operations: Pointer, count: Siz
 async def _operate(thread: Thread, ident: int, address: int, count: int, deadline_ns: int | None) -> int:
     if not count or ident < 0:
         raise errnos.EINVAL("no operations, or no such set")
-    if count > abi.SEMOPM:
+    if count > thread.kernel.sysctls.integer("kernel.sem", 2):
         raise errnos.E2BIG(f"{count} operations")
     content = thread.memory.read(address, count * abi.SEMBUF.size)
     operations = [Operation(*fields) for fields in abi.SEMBUF.iter_unpack(content)]
@@ -146,6 +146,7 @@ def _write_status(thread: Thread, ident: int, command: int, address: int) -> int
 def _write_info(thread: Thread, command: int, address: int) -> int:
     table = thread.kernel.semaphores
     used = (len(table), table.semaphore_count) if command == abi.SEM_INFO else (20, abi.SEMAEM)
-    thread.memory.write_struct(address, abi.SEMINFO, abi.SEMMNS, abi.SEMMNI, abi.SEMMNS, abi.SEMMNS, abi.SEMMSL,
-                               abi.SEMOPM, abi.SEMOPM, used[0], abi.SEMVMX, used[1])
+    per_set, total, per_call, sets = (table.sysctls.integer("kernel.sem", field) for field in range(4))
+    thread.memory.write_struct(address, abi.SEMINFO, total, sets, total, total, per_set, per_call, per_call, used[0],
+                               abi.SEMVMX, used[1])
     return table.highest_index

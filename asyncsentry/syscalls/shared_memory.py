@@ -137,8 +137,8 @@ def _lock(thread: Thread, segment: ShmSegment, locked: bool) -> None:
 def _write_info(thread: Thread, command: int, buffer: int) -> int:
     table = thread.kernel.shared_memory
     if command == abi.IPC_INFO:
-        limits = (abi.SHMMAX, 1, abi.SHMMNI, abi.SHMMNI, abi.SHMALL, 0, 0, 0, 0)
-        thread.memory.write_struct(buffer, abi.SHMINFO, *limits)
+        largest, pages = (table.sysctls.integer(f"kernel.shm{name}") for name in ("max", "all"))
+        thread.memory.write_struct(buffer, abi.SHMINFO, largest, 1, table.limit, table.limit, pages, 0, 0, 0, 0)
     else:
         pages = sum(page_up(segment.size) // PAGE_SIZE for segment in table)
         thread.memory.write_struct(buffer, abi.SHM_INFO_STRUCT, len(table), pages, pages, 0, 0, 0)

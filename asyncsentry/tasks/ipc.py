@@ -71,6 +71,11 @@ class IpcTable(Generic[Kind]):
         self._sequence = 0
         self._last_index = -1
 
+    @property
+    def limit(self) -> int:
+        """How many there may be; those of a kernel ask its parameters."""
+        return self._limit
+
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._objects.values())
 
@@ -95,8 +100,8 @@ class IpcTable(Generic[Kind]):
 
     def check_room(self) -> None:
         """ENOSPC if there are as many as there may be."""
-        if len(self._objects) >= self._limit:
-            raise ENOSPC(f"limit of {self._limit} objects")
+        if len(self._objects) >= self.limit:
+            raise ENOSPC(f"limit of {self.limit} objects")
 
     def add(self, item: Kind) -> int:
         """Numbers a new object."""

@@ -75,7 +75,7 @@ def set_limit(process: Process, resource: int, soft: int, hard: int, credentials
     _, old_hard = process.limits.get(resource)
     if soft > hard:
         raise EINVAL("the soft limit is above the hard one")
-    if resource == abi.RLIMIT_NOFILE and hard > NR_OPEN:
+    if resource == abi.RLIMIT_NOFILE and hard > process.kernel.sysctls.integer("fs.nr_open"):
         raise EPERM("more descriptors than nr_open")
     if hard > old_hard and not credentials.has(CAP_SYS_RESOURCE):
         raise EPERM("only CAP_SYS_RESOURCE raises a hard limit")
@@ -90,7 +90,7 @@ def set_limit(process: Process, resource: int, soft: int, hard: int, credentials
 def check_process_count(thread: Thread) -> None:
     """EAGAIN if one more thread would exceed RLIMIT_NPROC or what the sandbox can hold, fork(2)."""
     threads = thread.kernel.threads
-    if len(threads) >= THREADS_MAX:
+    if len(threads) >= min(THREADS_MAX, thread.kernel.sysctls.integer("kernel.threads-max")):
         raise EAGAIN("too many threads in the sandbox")
     credentials, limit = thread.credentials, thread.process.limits.soft(abi.RLIMIT_NPROC)
     if len(threads) < limit or credentials.ruid == 0:

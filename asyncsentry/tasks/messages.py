@@ -11,6 +11,7 @@ from asyncsentry.tasks.ipc import IpcObject, IpcTable
 from asyncsentry.waiter import READABLE, WRITABLE, WaitQueue
 
 if TYPE_CHECKING:
+    from asyncsentry.sysctl import Sysctls
     from asyncsentry.tasks.credentials import Credentials
 
 _LONG_MAX = (1 << 63) - 1
@@ -31,7 +32,7 @@ class MessageQueue(IpcObject):
         self.table = table
         self.messages: list[Message] = []
         self.byte_count = 0
-        self.bytes_max = abi.MSGMNB
+        self.bytes_max = table.sysctls.integer("kernel.msgmnb")
         self.send_time = self.receive_time = 0
         self.change_time = table.now()
         self.last_sender = self.last_receiver = 0
@@ -101,9 +102,15 @@ class MessageQueue(IpcObject):
 class MessageTable(IpcTable[MessageQueue]):
     """All queues of a sandbox."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, sysctls: Sysctls) -> None:
         super().__init__(abi.MSGMNI)
         self._clock = clock
+        self.sysctls = sysctls
+
+    @property
+    def limit(self) -> int:
+        """How many there may be, kernel.msgmni."""
+        return self.sysctls.integer("kernel.msgmni")
 
     def now(self) -> int:
         """Gives the time in seconds, as queues keep it."""

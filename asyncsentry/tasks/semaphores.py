@@ -17,6 +17,7 @@ from asyncsentry.tasks.ipc import IpcObject, IpcTable
 from asyncsentry.waiter import POLLIN, WaitQueue
 
 if TYPE_CHECKING:
+    from asyncsentry.sysctl import Sysctls
     from asyncsentry.tasks.credentials import Credentials
 
 
@@ -193,10 +194,16 @@ class SemaphoreSet(IpcObject):
 class SemaphoreTable(IpcTable[SemaphoreSet]):
     """All sets of a sandbox."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, sysctls: Sysctls) -> None:
         super().__init__(abi.SEMMNI)
         self._clock = clock
+        self.sysctls = sysctls
         self._undo_lists: dict[int, UndoList] = {}
+
+    @property
+    def limit(self) -> int:
+        """How many there may be, kernel.sem."""
+        return self.sysctls.integer("kernel.sem", 3)
 
     def now(self) -> int:
         """Gives the time in seconds, as sets keep it."""
@@ -209,7 +216,7 @@ class SemaphoreTable(IpcTable[SemaphoreSet]):
 
     def open(self, key: int, count: int, flags: int, credentials: Credentials) -> SemaphoreSet:
         """Finds or makes a set, semget(2)."""
-        if not 0 <= count <= abi.SEMMSL:
+        if not 0 <= count <= self.sysctls.integer("kernel.sem", 0):
             raise EINVAL(f"a set of {count} semaphores")
         found = self.find_key(key, flags)
         if found is not None:
@@ -220,8 +227,8 @@ class SemaphoreTable(IpcTable[SemaphoreSet]):
         if not count:
             raise EINVAL("an empty set")
         self.check_room()
-        if self.semaphore_count + count > abi.SEMMNS:
-            raise ENOSPC(f"limit of {abi.SEMMNS} semaphores")
+        if self.semaphore_count + count > self.sysctls.integer("kernel.sem", 1):
+            raise ENOSPC("as many semaphores as there may be")
         made = SemaphoreSet(self, key, count, flags, credentials)
         self.add(made)
         return made

@@ -18,6 +18,7 @@ from asyncsentry.memory.layout import page_up
 from asyncsentry.tasks.ipc import IpcObject, IpcTable
 
 if TYPE_CHECKING:
+    from asyncsentry.sysctl import Sysctls
     from asyncsentry.tasks.credentials import Credentials
 
 _DEVICE = 1
@@ -111,9 +112,15 @@ class ShmAttachment:
 class ShmTable(IpcTable[ShmSegment]):
     """All segments of a sandbox."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, sysctls: Sysctls) -> None:
         super().__init__(abi.SHMMNI)
         self._clock = clock
+        self.sysctls = sysctls
+
+    @property
+    def limit(self) -> int:
+        """How many there may be, kernel.shmmni."""
+        return self.sysctls.integer("kernel.shmmni")
 
     def now(self) -> int:
         """Gives the time in seconds, as segments keep it."""
@@ -128,7 +135,7 @@ class ShmTable(IpcTable[ShmSegment]):
             wanted = (flags >> 6 | flags >> 3 | flags) & 7
             segment.check_access(credentials, wanted)
             return segment
-        if not 1 <= size <= abi.SHMMAX:
+        if not 1 <= size <= self.sysctls.integer("kernel.shmmax"):
             raise EINVAL("a size that cannot be")
         if flags & abi.SHM_HUGETLB or size > _SIZE_MAX:
             raise ENOMEM("there are no pages for it")
