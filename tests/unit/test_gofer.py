@@ -354,6 +354,15 @@ async def test_an_exclusive_writable_mount_keeps_its_caches_right(gofer: Gofer, 
     await own.release()
 
 
+async def test_a_scan_of_an_exclusive_writable_mount_finds_the_files_themselves(gofer: Gofer, tree: Path) -> None:
+    own = await GoferFileSystem.attach(gofer, 0, device=9, exclusive=True)
+    for entry in await own.root.entries():
+        found = await own.root.lookup(entry.name)
+        await found.set_attributes(AttributeChange(mtime_ns=entry.ino))
+    assert all(os.lstat(path).st_mtime_ns == os.lstat(path).st_ino for path in tree.iterdir())
+    await own.release()
+
+
 async def test_many_tasks_share_the_connection(shared: GoferFileSystem, tree: Path) -> None:
     for number in range(100):
         (tree / f"file{number}").write_bytes(str(number).encode() * 100)

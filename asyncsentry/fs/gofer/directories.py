@@ -79,6 +79,8 @@ class GoferDirectory(GoferInode):
             assert self._names is not None
         if name not in self._names:
             return True, None
+        if not self.filesystem.uses_paths:
+            return False, None
         if name not in self._rows:
             self._misses += 1
             if self._misses <= _MISSES_BEFORE_PLUS:
@@ -158,9 +160,11 @@ class GoferDirectory(GoferInode):
         """Lists the names; an exclusive directory is listed once."""
         if self._listing is not None:
             return self._listing
-        return await self._list(_PLUS_LIMIT if self.filesystem.uses_paths else 0)
+        return await self._list(_PLUS_LIMIT)
 
     async def _list(self, plus_limit: int) -> list[DirectoryEntry]:
+        if not self.filesystem.uses_paths:
+            plus_limit = 0  # attributes without a handle would be of no use
         reply = Reader(await self._call(protocol.READDIR, U32.pack(plus_limit)))
         filesystem, own_device = self.filesystem, self.attributes.dev
         listing = []
