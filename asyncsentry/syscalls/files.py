@@ -24,7 +24,6 @@ _OFFSET_MAX = (1 << 63) - 1
 _DENTS_MAX = 1 << 20
 """Most bytes of rows one getdents64 gives, whatever the buffer."""
 _FADVISE_MAX = 5
-_RESHAPING = abi.FALLOC_FL_COLLAPSE_RANGE | abi.FALLOC_FL_INSERT_RANGE
 
 
 @syscall(8, errnos="EBADF EINVAL ENXIO EOVERFLOW ESPIPE")
@@ -101,13 +100,14 @@ async def fallocate(thread: Thread, fd: Fd, mode: Int, offset: Long, length: Lon
 
 
 def _check_fallocate_mode(mode: int) -> None:
-    known = _RESHAPING | abi.FALLOC_FL_KEEP_SIZE | abi.FALLOC_FL_PUNCH_HOLE | abi.FALLOC_FL_ZERO_RANGE
-    if mode & ~(known | abi.FALLOC_FL_UNSHARE_RANGE):
-        raise EOPNOTSUPP("unknown mode")
-    if mode & abi.FALLOC_FL_PUNCH_HOLE and mode != abi.FALLOC_FL_PUNCH_HOLE | abi.FALLOC_FL_KEEP_SIZE:
-        raise EOPNOTSUPP("FALLOC_FL_PUNCH_HOLE goes with FALLOC_FL_KEEP_SIZE alone")
-    if mode & _RESHAPING and mode not in (abi.FALLOC_FL_COLLAPSE_RANGE, abi.FALLOC_FL_INSERT_RANGE):
-        raise EINVAL("that mode stands alone")
+    """Raises EOPNOTSUPP unless the mode is one thing to do, with FALLOC_FL_KEEP_SIZE where that goes or must go."""
+    action = mode & ~abi.FALLOC_FL_KEEP_SIZE
+    keeps_size = bool(mode & abi.FALLOC_FL_KEEP_SIZE)
+    if action not in (0, abi.FALLOC_FL_UNSHARE_RANGE, abi.FALLOC_FL_ZERO_RANGE) and (
+        action not in (abi.FALLOC_FL_PUNCH_HOLE, abi.FALLOC_FL_COLLAPSE_RANGE, abi.FALLOC_FL_INSERT_RANGE)
+        or keeps_size != (action == abi.FALLOC_FL_PUNCH_HOLE)
+    ):
+        raise EOPNOTSUPP(f"no fallocate mode {mode:#x}")
 
 
 def _check_fallocate_file(file: File) -> None:
