@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -268,3 +270,15 @@ def test_what_was_not_erased_is_read(keys: list[bytes]) -> None:
     assert DELETE not in text
     assert text.endswith(b"\n")
     assert not terminal.buffer
+
+
+@given(st.lists(st.sampled_from([b"abc", "é".encode(), b"\t", DELETE, CTRL_W, CTRL_V, CTRL_S, CTRL_Q, b"\r", b"\xff"]),
+                max_size=60), st.integers(0, 0o77777))
+def test_typing_fast_is_typing_slowly(keys: list[bytes], iflag: int) -> None:
+    slow, fast = Terminal(iflag=iflag), Terminal(iflag=iflag)
+    text = b"".join(keys)
+    for byte in text:
+        slow.receive(bytes((byte,)))
+    fast.receive(text)
+    for part in ("buffer", "screen.output", "screen.column"):
+        assert attrgetter(part)(fast) == attrgetter(part)(slow)

@@ -17,7 +17,7 @@ from asyncsentry.abi import termbits_h as abi
 from asyncsentry.errnos import WouldBlock
 from asyncsentry.fs.tty.erase import Eraser
 from asyncsentry.fs.tty.output import OutputSide
-from asyncsentry.fs.tty.termios import Termios
+from asyncsentry.fs.tty.termios import Termios, ordinary_run
 
 INPUT_MAX = 4096
 LINE_MAX = 4095
@@ -57,6 +57,7 @@ class LineDiscipline:
         self.edit_start = 0
         """Where in :attr:`buffer` the line being edited begins (canonical mode)."""
         self._literal_next = False
+        self._ordinary = ordinary_run(termios)
         self._eraser = Eraser(self)
         self.edit_column = 0
         """The column the line being edited began in."""
@@ -66,6 +67,7 @@ class LineDiscipline:
     def change(self, termios: Termios) -> None:
         """Installs settings; input already there stays readable in the new mode."""
         old, self.termios, self.screen.termios = self.termios, termios, termios
+        self._ordinary = ordinary_run(termios)
         if (old.lflag ^ termios.lflag) & abi.ICANON:
             self._lines.clear()
             if termios.lflag & abi.ICANON and self.buffer:
@@ -154,13 +156,37 @@ class LineDiscipline:
             if self._is_transparent:
                 self.buffer += piece
             else:
-                for byte in piece:
-                    self._receive_byte(byte)
+                self._receive_piece(piece)
             accepted += len(piece)
         if accepted:
             self.listener.input_changed()
             self.listener.output_changed()
         return accepted
+
+    def _receive_piece(self, piece: bytes) -> None:
+        """Takes runs of ordinary bytes at once (pasted text) and looks at the others one by one."""
+        position = 0
+        while position < len(piece):
+            run = None
+            if self._ordinary is not None and not self._literal_next and not self.screen.stopped:
+                run = self._ordinary.match(piece, position)
+            if run is None:
+                self._receive_byte(piece[position])
+                position += 1
+            else:
+                self._receive_run(run.group())
+                position = run.end()
+
+    def _receive_run(self, run: bytes) -> None:
+        if self.termios.lflag & abi.ECHO:
+            self._eraser.finish()
+            if self.edit_start == len(self.buffer):
+                self.edit_column = self.screen.column
+            self.screen.echo_run(run)
+        room = LINE_MAX - (len(self.buffer) - self.edit_start) if self.is_canonical else INPUT_MAX - len(self.buffer)
+        self.buffer += run[: max(0, room)]
+        if len(run) > room and self.termios.iflag & abi.IMAXBEL:
+            self.screen.echo_raw(0x07)
 
     @property
     def _is_transparent(self) -> bool:

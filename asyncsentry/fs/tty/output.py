@@ -126,6 +126,16 @@ class OutputSide:
         else:
             self.echo_raw(byte)
 
+    def echo_run(self, run: bytes) -> None:
+        """Echoes printing characters in bulk; what does not fit is dropped."""
+        if self.termios.oflag & abi.OLCUC and self.termios.oflag & abi.OPOST:
+            for byte in run:
+                self.echo_raw(byte)
+            return
+        self.output += run[: max(0, OUTPUT_MAX - len(self.output))]
+        is_utf8 = self.termios.iflag & abi.IUTF8 and not run.isascii()
+        self.column += sum(byte & 0xC0 != 0x80 for byte in run) if is_utf8 else len(run)
+
     def rub_out(self, columns: int) -> None:
         """Takes back the last ``columns`` columns from the screen."""
         if len(self.output) + 3 * columns <= OUTPUT_MAX:

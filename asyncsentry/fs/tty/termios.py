@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from asyncsentry.abi import termbits_h as abi
@@ -71,6 +72,18 @@ class Termios:
             iflag, self.oflag & ~abi.OPOST, self.cflag & ~(abi.CSIZE | abi.PARENB) | abi.CS8, lflag, self.line,
             self.characters, self.input_speed, self.output_speed,
         )  # fmt: skip
+
+
+def ordinary_run(termios: Termios) -> re.Pattern[bytes] | None:
+    """Gives what matches a run of typed bytes that mean only themselves; ``None`` if each byte must be looked at.
+
+    Printing characters, and all of UTF-8 but 0xFF, less the keys that are set.
+    """
+    if termios.iflag & (abi.ISTRIP | abi.IUCLC | abi.PARMRK) or termios.lflag & abi.EXTPROC:
+        return None
+    keys = {byte for index, byte in enumerate(termios.characters) if index not in (abi.VTIME, abi.VMIN)}
+    members = bytes(byte for byte in (*range(0x20, 0x7F), *range(0x80, 0xFF)) if byte not in keys)
+    return re.compile(b"[" + re.escape(members) + b"]+")
 
 
 def _speeds(cflag: int, input_speed: int, output_speed: int) -> tuple[int, int]:
