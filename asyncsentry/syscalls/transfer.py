@@ -82,20 +82,28 @@ def timeout_deadline(thread: Thread, timeout_ns: int | None) -> int | None:
     return None if timeout_ns is None else thread.kernel.clock.now_ns() + timeout_ns
 
 
-async def wait_ready(thread: Thread, file: File, events: int, deadline_ns: int | None = None) -> None:
+async def wait_ready(thread: Thread, file: File, events: int, deadline_ns: int | None = None,
+                     exclusive: bool = False) -> None:
     """Blocks until the file reports any of ``events``; EAGAIN at the deadline.
 
     A wait that has a deadline (SO_RCVTIMEO, SO_SNDTIMEO) is never restarted after a signal, signal(7).
-    Call it right after a failed try, with no ``await`` between.
+    Call it right after a failed try, with no ``await`` between. Who waits exclusively calls :func:`wake_next` after
+    the next try.
     """
     try:
-        await thread.block(file.queue, events, deadline_ns)
+        await thread.block(file.queue, events, deadline_ns, exclusive)
     except errnos.TimedOut:
         raise errnos.EAGAIN("timed out") from None
     except errnos.Interrupted:
         if deadline_ns is not None:
             raise errnos.EINTR("interrupted") from None
         raise
+
+
+def wake_next(file: File, events: int) -> None:
+    """Passes an exclusive wake-up on if something is left to do for others."""
+    if file.wakes_one and file.poll() & events:
+        file.queue.notify(events)
 
 
 async def retry(thread: Thread, file: File, attempt: Callable[[], Result], events: int, *, nonblocking: bool = False,
@@ -217,11 +225,13 @@ async def _read_chunk(thread: Thread, file: File, count: int, offset: int | None
         return b""
     deadline_ns = timeout_deadline(thread, file.read_timeout_ns)
     while True:
-        await wait_ready(thread, file, READ_EVENTS, deadline_ns)
+        await wait_ready(thread, file, READ_EVENTS, deadline_ns, file.wakes_one)
         try:
-            return file.try_read(count, offset)
+            data = file.try_read(count, offset)
         except errnos.WouldBlock:
             continue
+        wake_next(file, READABLE)
+        return data
 
 
 # Writing -----------------------------------------------------------------------------------------
@@ -297,6 +307,7 @@ async def push(thread: Thread, file: File, data: bytes, offset: int | None,
     """
     deadline_ns = timeout_deadline(thread, file.write_timeout_ns)
     done = 0
+    has_waited = False
     try:
         while True:
             rest = data[done : done + _RETRY_CHUNK] if done else data
@@ -305,8 +316,11 @@ async def push(thread: Thread, file: File, data: bytes, offset: int | None,
             except errnos.WouldBlock:
                 if nonblocking:
                     raise errnos.EAGAIN("no room yet") from None
-                await wait_ready(thread, file, WRITE_EVENTS, deadline_ns)
+                await wait_ready(thread, file, WRITE_EVENTS, deadline_ns, file.wakes_one)
+                has_waited = True
                 continue
+            if has_waited:
+                wake_next(file, WRITABLE)
             done += written
             if done == len(data) or not written or file.takes_one_write:
                 return done, None

@@ -185,6 +185,20 @@ static void shell_child(void) {
     CHECK(waitpid(job, &status, WUNTRACED) == job && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTTOU);
     kill(job, SIGKILL);
     waitpid(job, &status, 0);
+    struct termios settings;
+    tcgetattr(tty, &settings);
+    settings.c_lflag |= TOSTOP;
+    CHECK(tcsetattr(tty, TCSANOW, &settings) == 0);
+    job = fork();
+    if (job == 0) {
+        signal(SIGTTOU, SIG_DFL);
+        setpgid(0, 0);
+        _exit(write(1, "late\n", 5) == 5 ? 5 : 6);
+    }
+    CHECK(waitpid(job, &status, WUNTRACED) == job && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTTOU);
+    settings.c_lflag &= ~TOSTOP;
+    CHECK(tcsetattr(tty, TCSANOW, &settings) == 0 && kill(job, SIGCONT) == 0);
+    CHECK(waitpid(job, &status, WUNTRACED) == job && WIFEXITED(status) && WEXITSTATUS(status) == 5);
     write(tty, "done\n", 5);
 }
 
