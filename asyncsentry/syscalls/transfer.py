@@ -266,7 +266,7 @@ async def write_from(thread: Thread, file: File, segments: Segments, total: int,
         nonblocking = bool(file.flags & O_NONBLOCK)
     file.references += 1
     try:
-        done = await _write_chunks(thread, file.seen_by(thread), segments, total, offset, nonblocking, done)
+        done = await _write_chunks(thread, file, segments, total, offset, nonblocking, done)
         if done and thread.kernel.inotify.watches:
             notify_file(file, IN_MODIFY)
         if done and file.flags & O_DSYNC and file.seekable:
@@ -305,6 +305,7 @@ async def push(thread: Thread, file: File, data: bytes, offset: int | None,
 
     The caller holds a reference to the file. EPIPE comes with SIGPIPE, also after a part was written.
     """
+    file = file.seen_by(thread)
     deadline_ns = timeout_deadline(thread, file.write_timeout_ns)
     done = 0
     has_waited = False
