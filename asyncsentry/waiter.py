@@ -68,14 +68,15 @@ class WaitQueue:
             self._waiters.remove(waiter)
 
     def notify(self, mask: int) -> None:
-        """Tells every waiter interested in ``mask``; of exclusive waiters only the first."""
+        """Tells every waiter interested in ``mask``; of exclusive waiters only the first, unless something ended."""
         if not self._waiters:
             return
         exclusive_woken = False
         for waiter in tuple(self._waiters):
-            if waiter.mask & mask and not (waiter.exclusive and exclusive_woken):
-                if waiter.callback(mask) is not False and waiter.exclusive:
-                    exclusive_woken = True
+            if not waiter.mask & mask or (waiter.exclusive and exclusive_woken):
+                continue
+            was_there = waiter.callback(mask) is not False
+            exclusive_woken = exclusive_woken or (was_there and waiter.exclusive and not mask & ALWAYS)
 
     def wanted(self) -> int:
         """Gives the bits anybody waits for."""

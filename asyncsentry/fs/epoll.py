@@ -198,6 +198,11 @@ class EpollFile(AnonFile):
             elif not item.events & EPOLLET:
                 self._ready[item] = None
 
+    def wake_next(self) -> None:
+        """Lets one more waiter look, if there is perhaps more to report than the last one took."""
+        if self._ready:
+            self.queue.notify(READABLE)
+
     def poll(self) -> int:
         """Is readable while an item has something to report."""
         return READABLE if self.find_ready(1) else 0

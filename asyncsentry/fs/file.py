@@ -43,6 +43,8 @@ class File:
     """Whether :attr:`position` is where the next read or write goes; a file shared with the host has it there."""
     pollable = True
     """Whether epoll(7) takes it; files that are always ready say no (so do regular files and directories)."""
+    wakes_one = False
+    """Whether of several who wait to read, or to write, only one is woken at a time (pipes)."""
     takes_one_write = False
     """Whether a write is over once it took anything, however much was offered (eventfd)."""
     raises_sigpipe = True

@@ -113,6 +113,7 @@ class Pipe:
             self.head = 0
         self.buffers.appendleft(data)
         self.size += len(data)
+        self.queue.notify(READABLE)
 
     def tee(self, target: Pipe, count: int) -> int:
         """Copies up to ``count`` bytes to another pipe as far as they fit there, and leaves them here; tee(2)."""
@@ -178,6 +179,8 @@ class Pipe:
 
 class PipeFile(File):
     """An open end of a pipe."""
+
+    wakes_one = True
 
     def __init__(self, pipe: Pipe, inode: Inode, flags: int, location: Location | None = None) -> None:
         super().__init__(inode, flags, location)

@@ -119,11 +119,12 @@ async def _wait_for_events(thread: Thread, epoll: EpollFile, address: int, limit
     epoll.references += 1
     try:
         while not found:
-            await thread.block(epoll.queue, READABLE, deadline_ns)
+            await thread.block(epoll.queue, READABLE, deadline_ns, exclusive=True)
             found = _report(thread, epoll, address, limit)
     except TimedOut:
         return _report(thread, epoll, address, limit)
     finally:
+        epoll.wake_next()
         await drop(epoll)
     return found
 

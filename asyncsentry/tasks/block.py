@@ -40,11 +40,15 @@ class Blocker:
         return self._waiting
 
     async def wait(self, queues: Sequence[tuple[WaitQueue, int]], deadline_ns: int | None,
-                   interruptible: bool = True) -> None:
-        """Waits for any of ``queues`` to report any bit of its mask; may return spuriously."""
+                   interruptible: bool = True, exclusive: bool = False) -> None:
+        """Waits for any of ``queues`` to report any bit of its mask; may return spuriously.
+
+        ``exclusive`` means that of several who wait so, an event wakes only one: who is woken must, when done,
+        notify the queue again if the event still holds.
+        """
         if interruptible and self.interrupt_pending:
             raise Interrupted
-        waiters = [(queue, Waiter(self._on_event, mask)) for queue, mask in queues]
+        waiters = [(queue, Waiter(self._on_event, mask, exclusive)) for queue, mask in queues]
         for queue, waiter in waiters:
             queue.add(waiter)
         timer = None
@@ -74,14 +78,17 @@ class Blocker:
         """Ends a wait because of a signal; a no-op if the thread does not wait."""
         self._end(_INTERRUPTED)
 
-    def _on_event(self, mask: int) -> None:
-        self._end(_EVENT)
+    def _on_event(self, mask: int) -> bool:
+        return self._end(_EVENT)
 
     def _on_deadline(self) -> None:
         self._end(_TIMED_OUT)
 
-    def _end(self, ending: int) -> None:
-        if self._waiting:
-            self._waiting = False  # later causes change nothing: the first one ends the wait
-            self._ending = ending
-            self._kernel.run_queue.add(self._gate)
+    def _end(self, ending: int) -> bool:
+        """Ends a wait; ``False`` if there is none: the first cause ends it, and later ones change nothing."""
+        if not self._waiting:
+            return False
+        self._waiting = False
+        self._ending = ending
+        self._kernel.run_queue.add(self._gate)
+        return True

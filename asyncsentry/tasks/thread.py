@@ -65,9 +65,9 @@ class Thread(SignalReceiver):
         self.restart: Callable[[], Awaitable[int]] | None = None
         """What restart_syscall(2) goes on with after ``Restart.BLOCK``."""
 
-    async def block(self, queue: WaitQueue, mask: int, deadline_ns: int | None = None) -> None:
-        """Waits for one queue: see :class:`~asyncsentry.waiter.BlockContext`."""
-        await self.wait(((queue, mask),), deadline_ns)
+    async def block(self, queue: WaitQueue, mask: int, deadline_ns: int | None = None, exclusive: bool = False) -> None:
+        """Waits for one queue: see :class:`~asyncsentry.waiter.BlockContext`, and :meth:`wait` for ``exclusive``."""
+        await self.wait(((queue, mask),), deadline_ns, exclusive=exclusive)
 
     async def block_any(self, queues: Sequence[tuple[WaitQueue, int]], deadline_ns: int | None = None) -> None:
         """Waits for any of several queues; with none and a deadline it sleeps."""

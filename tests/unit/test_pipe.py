@@ -295,3 +295,46 @@ def test_the_stream_stays_in_order_and_within_its_capacity(steps, unread_some):
     while r.pipe.size:
         expected += r.try_read(5000)
     assert expected == sent
+
+
+async def test_one_byte_wakes_one_reader_and_the_rest_is_passed_on(guest):
+    r, w = await open_pipe(guest)
+    threads = [guest.add_thread() for _ in range(3)]
+    reads = [await other.start(read(other.thread, r, A, 1)) for other in threads]
+    await write(guest.thread, w, A, 2)
+    await settle()
+    assert [task.done() for task in reads] == [True, True, False]
+    threads[2].thread.interrupt()
+    await write(guest.thread, w, A, 1)  # comes too late for the interrupted one, and stays
+    with pytest.raises(Interrupted):
+        await reads[2]
+    assert guest.thread.fds.get(r).pipe.size == 1
+
+
+async def test_a_wake_up_skips_a_reader_a_signal_has_reached_first(guest):
+    r, w = await open_pipe(guest)
+    first, second = guest.add_thread(), guest.add_thread()
+    reads = [await other.start(read(other.thread, r, A, 1)) for other in (first, second)]
+    first.thread.interrupt()
+    guest.thread.fds.get(w).try_write(b"x")
+    assert await reads[1] == 1
+    with pytest.raises(Interrupted):
+        await reads[0]
+
+
+async def test_the_end_wakes_all_readers(guest):
+    r, w = await open_pipe(guest)
+    threads = [guest.add_thread() for _ in range(3)]
+    reads = [await other.start(read(other.thread, r, A, 1)) for other in threads]
+    await guest.thread.fds.close(w)
+    assert [await task for task in reads] == [0, 0, 0]
+
+
+async def test_room_wakes_writers_one_after_the_other(guest):
+    r, w = await open_pipe(guest)
+    await write(guest.thread, w, A, 65536)
+    threads = [guest.add_thread() for _ in range(3)]
+    writes = [await other.start(write(other.thread, w, A, 1000)) for other in threads]
+    await read(guest.thread, r, A, 8192)
+    await settle()
+    assert [task.done() for task in writes] == [True, True, True]
