@@ -56,7 +56,7 @@ def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int | Awaitable
         except WouldBlock:
             return read_into(thread, file, ((buffer, count),), count)
         if thread.memory.write_some(buffer, data) == len(data):
-            if thread.kernel.inotify.watches:
+            if thread.kernel.inotify.watches and data:
                 notify_file(file, IN_ACCESS)
             return len(data)
         file.unread(data)
@@ -88,7 +88,7 @@ def _write_piece(thread: Thread, file: File, buffer: int, count: int, offset: in
                     raise_signal(thread, SIGPIPE)
                 raise
             if written == count or (written and file.takes_one_write):
-                if thread.kernel.inotify.watches:
+                if thread.kernel.inotify.watches and written:
                     notify_file(file, IN_MODIFY)
                 return written
     count = buffer_count(buffer, count)
@@ -104,7 +104,7 @@ def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -
     if count <= CHUNK:
         data = file.try_read(count, offset)
         if thread.memory.write_some(buffer, data) == len(data):
-            if thread.kernel.inotify.watches:
+            if thread.kernel.inotify.watches and data:
                 notify_file(file, IN_ACCESS)
             return len(data)
     total = buffer_count(buffer, count)

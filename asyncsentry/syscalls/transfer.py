@@ -180,7 +180,7 @@ async def read_into(thread: Thread, file: File, segments: Segments, total: int, 
     file.references += 1
     try:
         done = await _read_chunks(thread, file.seen_by(thread), segments, total, offset, nonblocking)
-        if thread.kernel.inotify.watches:
+        if done and thread.kernel.inotify.watches:
             notify_file(file, IN_ACCESS)
         return done
     finally:
