@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NR_OPEN = 1 << 20
 """The hard ceiling of NOFILE, /proc/sys/fs/nr_open."""
-THREADS_MAX = 8192
+THREADS_MAX = 12288
 """Guest threads in one sandbox, root's included. Each is a host thread, and many hosts have only 32768 numbers for
 those: a fork bomb inside must leave enough to the host."""
 SIGNALS_MAX = 32768
