@@ -75,7 +75,7 @@ def make_platform(name: str) -> Platform:
 
         return SystrapPlatform()
     if name == "ptrace":
-        from asyncsentry.platforms.ptrace import PtracePlatform
+        from asyncsentry.platforms.ptrace.platform import PtracePlatform
 
         return PtracePlatform()
     raise ValueError(f"no platform named {name!r}: systrap and ptrace are there")
@@ -154,6 +154,7 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
     dev = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
     await devfs.populate(dev.root)
     await _mount(mounter, "/dev", dev, "tmpfs")
+    kernel.null_device = await resolve(mounter, AT_FDCWD, "/dev/null")
     devpts = make_devpts(kernel.allocate_device(), kernel.terminals, {"gid": "5", "mode": "620", "ptmxmode": "666"})
     await _mount(mounter, "/dev/pts", devpts, "devpts")
     await _mount(mounter, "/dev/shm", TmpFileSystem(kernel.allocate_device(), kernel.clock), "tmpfs")

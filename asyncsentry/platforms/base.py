@@ -123,6 +123,12 @@ class AddressSpace(Protocol):
     def write_some(self, address: int, data: bytes) -> int:
         """Copies in as much as is writable from ``address`` on and gives how much."""
 
+    def write_from_file(self, address: int, count: int, descriptor: int, offset: int) -> int:
+        """Reads at most 1 MiB of a host file straight into guest memory and gives how much came.
+
+        EFAULT if nothing could be written; host errors as their errno.
+        """
+
 
 class Context(Protocol):
     """One thread of guest execution."""

@@ -1,6 +1,7 @@
 """Builds the one C extension: compiles the stub, embeds its image, and hands cffi the rest (API mode).
 
-Used by ``setup.py`` (``cffi_modules``). Warnings are errors here and in CI.
+Used by ``setup.py`` (``cffi_modules``); rebuild in place with ``python setup.py build_ext --inplace``. Warnings are
+errors here and in CI.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ void slot_build_frame(struct hub *hub, int slot);
 uint32_t slot_get_fpstate(struct hub *hub, int slot, char *image);
 int slot_set_fpstate(struct hub *hub, int slot, const char *image, uint32_t size);
 void slot_copy_frame(struct hub *hub, int from, int to);
-char *hub_buffer(struct hub *hub);
+#define COPY_BUFFER_SIZE ...
 uint64_t hub_cycles_per_us(struct hub *hub);
-int64_t vm_read(struct hub *hub, int pid, uint64_t address, uint64_t count);
+int64_t vm_read(char *buffer, int pid, uint64_t address, uint64_t count);
 int64_t vm_write(int pid, uint64_t address, const char *data, uint64_t count);
-int64_t vm_write_from_file(struct hub *hub, int pid, uint64_t address, uint64_t count, int fd, int64_t offset);
-int spawn_zygote(int stub_fd, int chunk_fd, int ready_fd);
+int64_t vm_write_from_file(char *buffer, int pid, uint64_t address, uint64_t count, int fd, int64_t offset);
+int spawn_stub(int stub_fd, int chunk_fd, int ready_fd, int traced);
 int pidfd_open_(int pid);
 int pidfd_getfd_(int pidfd, int fd);
 int thread_kill(int tgid, int tid, int signo);
@@ -77,7 +78,7 @@ extern const unsigned int stub_image_size;
 
 CONSTANTS = (
     "STUB_BASE STUB_TEXT_SIZE SLOTS_BASE SLOTS_END SLOT_SIZE SLOTS_PER_CHUNK CHUNK_SIZE NEWBORN_STACK_OFFSET MAX_CALLS "
-    "LENT_FD LISTENER_FD INTERRUPT_SIGNAL DOORBELL_NR CALL_FORK CALL_CLONE CALL_COMPARE_EXCHANGE"
+    "LENT_FD LISTENER_FD CHUNK_FD READY_FD INTERRUPT_SIGNAL DOORBELL_NR CALL_FORK CALL_CLONE CALL_COMPARE_EXCHANGE"
 ).split()
 
 
@@ -105,6 +106,3 @@ def ffibuilder() -> FFI:
     )
     return ffi
 
-
-if __name__ == "__main__":
-    ffibuilder().compile(tmpdir=str(HERE.parent.parent), verbose=True)

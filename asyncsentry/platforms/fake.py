@@ -81,6 +81,14 @@ class FakeAddressSpace:
             done += length
         return done
 
+    def write_from_file(self, address: int, count: int, descriptor: int, offset: int) -> int:
+        """Reads a host file into memory."""
+        data = os.pread(descriptor, count, offset)
+        done = self.write_some(address, data)
+        if data and not done:
+            raise errnos.EFAULT(f"cannot write at {address:#x}")
+        return done
+
     def write(self, address: int, data: bytes) -> None:
         """Copies in; EFAULT unless all is writable."""
         if self.write_some(address, data) < len(data):

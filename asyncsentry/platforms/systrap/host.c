@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -66,7 +67,7 @@ struct hub {
     uint64_t fp_size;  /* its extended size, 0 before the template was taken */
     uint64_t fp_features;
     uint32_t mxcsr_mask;
-    char buffer[1 << 20];
+    char scratch[FRAME_LIMIT];
 };
 
 static struct control *control_of(const struct slot_record *slot) {
@@ -473,20 +474,20 @@ void slot_copy_frame(struct hub *hub, int from, int to) {
     slot_set_registers(hub, to, registers);
     char *source = fp_state(hub, &hub->slots[from]), *target = fp_state(hub, &hub->slots[to]);
     if (source && target) {
-        memcpy(hub->buffer, source, hub->fp_size); /* once: its owner's siblings may be writing it */
-        slot_set_fpstate(hub, to, hub->buffer, (uint32_t)hub->fp_size);
+        memcpy(hub->scratch, source, hub->fp_size); /* once: its owner's siblings may be writing it */
+        slot_set_fpstate(hub, to, hub->scratch, (uint32_t)hub->fp_size);
     }
 }
 
 /* Guest memory ------------------------------------------------------------------------------------------------- */
 
-char *hub_buffer(struct hub *hub) { return hub->buffer; }
+#define COPY_BUFFER_SIZE (1 << 20)
 
 uint64_t hub_cycles_per_us(struct hub *hub) { return hub->cycles_per_us; }
 
-/* Copies at most 1 MiB of guest memory into the buffer; gives how much was readable, or -errno if nothing was. */
-int64_t vm_read(struct hub *hub, int pid, uint64_t address, uint64_t count) {
-    struct iovec local = {hub->buffer, count}, remote = {(void *)address, count};
+/* Copies at most COPY_BUFFER_SIZE bytes of guest memory into a buffer; gives how many were readable, or -errno if none. */
+int64_t vm_read(char *buffer, int pid, uint64_t address, uint64_t count) {
+    struct iovec local = {buffer, count}, remote = {(void *)address, count};
     ssize_t done = process_vm_readv(pid, &local, 1, &remote, 1, 0);
     return done < 0 ? -errno : done;
 }
@@ -498,18 +499,19 @@ int64_t vm_write(int pid, uint64_t address, const char *data, uint64_t count) {
 }
 
 /* A file's bytes straight into guest memory: gives the count, -errno of the file, or -EFAULT. offset -1: no seeking. */
-int64_t vm_write_from_file(struct hub *hub, int pid, uint64_t address, uint64_t count, int fd, int64_t offset) {
-    if (count > sizeof hub->buffer) count = sizeof hub->buffer;
-    ssize_t got = pread(fd, hub->buffer, count, offset);
+int64_t vm_write_from_file(char *buffer, int pid, uint64_t address, uint64_t count, int fd, int64_t offset) {
+    if (count > COPY_BUFFER_SIZE) count = COPY_BUFFER_SIZE;
+    ssize_t got = pread(fd, buffer, count, offset);
     if (got <= 0) return got < 0 ? -errno : 0;
-    int64_t done = vm_write(pid, address, hub->buffer, (uint64_t)got);
+    int64_t done = vm_write(pid, address, buffer, (uint64_t)got);
     return done == 0 ? -EFAULT : done;
 }
 
 /* Host processes ----------------------------------------------------------------------------------------------- */
 
-/* Starts the zygote in a session of its own (terminal signals must not reach it), with fixed addresses. */
-int spawn_zygote(int stub_fd, int chunk_fd, int ready_fd) {
+/* Starts the stub in a session of its own (terminal signals must not reach it), with fixed addresses; traced, it stops
+ * before its first instruction. The two descriptors become CHUNK_FD and READY_FD. */
+int spawn_stub(int stub_fd, int chunk_fd, int ready_fd, int traced) {
     static char *const arguments[] = {(char *)"asyncsentry-guest", NULL};
     static char *const environment[] = {NULL};
     sigset_t all, before;
@@ -528,6 +530,7 @@ int spawn_zygote(int stub_fd, int chunk_fd, int ready_fd) {
         sigset_t none;
         sigemptyset(&none);
         pthread_sigmask(SIG_SETMASK, &none, NULL);
+        if (traced && ptrace(PTRACE_TRACEME, 0, 0, 0)) _exit(126);
         syscall(SYS_execveat, stub, "", arguments, environment, AT_EMPTY_PATH);
         _exit(126);
     }

@@ -20,6 +20,7 @@ from asyncsentry import errnos
 from asyncsentry.gate import RunQueue
 from asyncsentry.platforms._native import ffi, lib
 from asyncsentry.platforms.base import HostCall
+from asyncsentry.platforms.hostmemory import copy_buffer
 from asyncsentry.platforms.systrap import filter as seccomp_filter
 from asyncsentry.platforms.systrap.context import SystrapContext
 from asyncsentry.platforms.systrap.slots import SLOT_SIZE, ChunkPool
@@ -66,6 +67,7 @@ class SystrapPlatform:
         self._wake_cycles = WAKE_SPIN_US * lib.hub_cycles_per_us(self.hub)
         self._just_woke = False
         self._pump_scheduled = False
+        self._buffer = copy_buffer()
         self._event = ffi.new("struct hub_event *")
         self._chunks = ChunkPool(self.hub)
         self._contexts: dict[int, SystrapContext] = {}
@@ -97,11 +99,11 @@ class SystrapPlatform:
         stub_fd = os.memfd_create("asyncsentry-stub", os.MFD_CLOEXEC)
         try:
             os.write(stub_fd, ffi.buffer(lib.stub_image, lib.stub_image_size)[:])
-            pid = lib.spawn_zygote(stub_fd, chunk.fd, theirs.fileno())
+            pid = lib.spawn_stub(stub_fd, chunk.fd, theirs.fileno(), 0)
             if pid < 0:
                 raise OSError(-pid, "cannot start the zygote")
             theirs.close()
-            space = SystrapSpace(self.hub, chunk, (0, 0))
+            space = SystrapSpace(self._buffer, chunk, (0, 0))
             self._watch(space, pid)
             self._zygote = self._register(SystrapContext(self, space, chunk.first), pid)
             await self._loop.sock_recv(ours, 1)  # end of file: it is ready, or dead
@@ -284,7 +286,7 @@ class SystrapPlatform:
     async def _fork_from(self, parent: SystrapContext) -> SystrapContext:
         async with self._birth_lock:
             chunk = self._chunks.acquire(0)
-            space = SystrapSpace(self.hub, chunk, self._vdso)
+            space = SystrapSpace(self._buffer, chunk, self._vdso)
             child = SystrapContext(self, space, chunk.first)
             child.lent.append((HostCall(SYS_MMAP, (lib.SLOTS_BASE, lib.CHUNK_SIZE, 3, 0x11, 0, 0)), os.dup(chunk.fd)))
             return await self._bear(parent, child, lib.CALL_FORK, CLONE_PARENT, 0)

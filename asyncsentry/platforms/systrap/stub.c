@@ -84,7 +84,9 @@ __asm__(
     "restore: mov $15, %eax\n syscall\n"
     "clone_thread: mov %rdx, %r9\n xor %edx, %edx\n xor %r10d, %r10d\n xor %r8d, %r8d\n mov $56, %eax\n"
     " syscall\n test %rax, %rax\n jz 1f\n ret\n"
-    "1: xor %ebp, %ebp\n mov %rsp, %rdi\n jmp *%r9\n");
+    "1: xor %ebp, %ebp\n mov %rsp, %rdi\n jmp *%r9\n"
+    /* Never reached: the ptrace platform steps a tracee over this one instruction, found by its bytes. */
+    "lock cmpxchg %edx, (%rdi)\n");
 
 static void handler(int signo, void *info, void *frame);
 
