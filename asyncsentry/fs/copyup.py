@@ -85,10 +85,8 @@ class LowerFile(File):
 
     @property
     def host_fd(self) -> int | None:
-        """A host descriptor of the content, if it is in one now."""
-        content = self.inode.content
-        fd: int | None = getattr(self._lower if content is None else content, "host_fd", None)
-        return fd
+        """The lower file's descriptor, until there is a copy."""
+        return self._lower.host_fd if self.inode.content is None else None
 
     def try_read(self, count: int, offset: int | None = None) -> bytes:
         """Reads from the copy if there is one by now."""

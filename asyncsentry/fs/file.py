@@ -87,6 +87,11 @@ class File:
         """The same for writes, SO_SNDTIMEO."""
         return None
 
+    @property
+    def host_fd(self) -> int | None:
+        """A host descriptor that reads may go to directly, since nothing else is to be done for them; or none."""
+        return None
+
     def describe(self) -> str:
         """Gives the text of ``/proc/self/fd/N`` for files without a path, e.g. ``pipe:[7]``."""
         return "anon_inode:[file]"

@@ -43,11 +43,6 @@ class TmpFile(File):
         """Who opened it: decides whether writing keeps set-ID bits. ``None`` for the kernel itself."""
         self._no_atime = bool(location.mount.flags & (MS_NOATIME | MS_RDONLY))
 
-    @property
-    def host_fd(self) -> int | None:
-        """A host descriptor of the content, if it is in one now."""
-        return self._content.host_fd
-
     def try_read(self, count: int, offset: int | None = None) -> bytes:
         """Reads; never blocks."""
         data = self._content.read(self.position if offset is None else offset, count)

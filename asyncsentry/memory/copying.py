@@ -5,8 +5,8 @@ Whatever comes out is hostile: copy it once, check the copy, use the copy.
 
 from __future__ import annotations
 
-import os
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +17,8 @@ PATH_MAX = 4096
 IOV_MAX = 1024
 _SSIZE_MAX = (1 << 63) - 1
 _STRING_CHUNK = 4096
+_SHORT_PATH = 256
+_FS_ENCODING, _FS_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 class GuestMemory:
@@ -33,6 +35,8 @@ class GuestMemory:
         """``write(address, data)`` copies in all of ``data``."""
         self.write_some: Callable[[int, bytes], int] = space.write_some
         """``write_some(address, data)`` copies in what is writable from ``address`` on and gives how much."""
+        self.write_from_file: Callable[[int, int, int, int], int] = space.write_from_file
+        """``write_from_file(address, count, descriptor, offset)`` reads a host file into memory and gives how much."""
 
     def read_u32(self, address: int) -> int:
         """Reads an unsigned 32-bit number."""
@@ -94,7 +98,11 @@ class GuestMemory:
 
     def read_path(self, address: int) -> str:
         """Reads a path; ENAMETOOLONG at PATH_MAX."""
-        return os.fsdecode(self.read_string(address, PATH_MAX))
+        # Nearly all paths are short: then one small read does, and none of it lies in a page too far.
+        chunk = self.read_some(address, min(_SHORT_PATH, PAGE_SIZE - address % PAGE_SIZE))
+        end = chunk.find(0)
+        path = chunk[:end] if end >= 0 else self.read_string(address, PATH_MAX)
+        return path.decode(_FS_ENCODING, _FS_ERRORS)
 
     def read_iovec(self, address: int, count: int) -> list[tuple[int, int]]:
         """Reads ``struct iovec`` pairs of address and length; EINVAL if they are too many or too long."""

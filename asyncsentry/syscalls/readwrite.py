@@ -51,6 +51,12 @@ def read(thread: Thread, fd: Fd, buffer: Buffer, count: Size) -> int | Awaitable
     if file is None or file.flags & NOT_READABLE:
         raise EBADF(f"fd {fd} is not open for reading")
     if count <= CHUNK:
+        if (host_fd := file.host_fd) is not None:
+            done = thread.memory.write_from_file(buffer, count, host_fd, file.position)
+            file.position += done
+            if thread.kernel.inotify.watches:
+                notify_file(file, IN_ACCESS)
+            return done
         try:
             data = file.try_read(count)
         except WouldBlock:
@@ -102,6 +108,11 @@ def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -
     if file.flags & NOT_READABLE:
         raise EBADF(f"fd {fd} is not open for reading")
     if count <= CHUNK:
+        if (host_fd := file.host_fd) is not None:
+            done = thread.memory.write_from_file(buffer, count, host_fd, offset)
+            if thread.kernel.inotify.watches:
+                notify_file(file, IN_ACCESS)
+            return done
         data = file.try_read(count, offset)
         if thread.memory.write_some(buffer, data) == len(data):
             if thread.kernel.inotify.watches and data:

@@ -62,7 +62,7 @@ class HostFile(File):
         """Who opened it: decides whether writing keeps set-ID bits. ``None`` for the kernel itself."""
 
     @property
-    def host_fd(self) -> int:
+    def host_fd(self) -> int | None:
         """The donated descriptor."""
         return self.descriptor.fd
 
