@@ -34,6 +34,7 @@ from asyncsentry.tasks.signals.send import signal_group
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.hostfacts import HostFacts
     from asyncsentry.fs.mount import MountNamespace
     from asyncsentry.fs.procfs.base import TaskFacts
@@ -63,6 +64,8 @@ class Kernel:
         self.domainname = "(none)"
         self.mounts: MountNamespace
         """The initial mount namespace; set while the sandbox is built."""
+        self.null_device: Location
+        """/dev/null as it was made, whatever guests put in its place; set while the sandbox is built."""
         self.dispatch: Dispatch
         self.processes: dict[int, Process] = {}
         """Every process, zombies included, by pid."""

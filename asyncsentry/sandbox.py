@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncsentry import errnos
-from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.abi.signal_h import SI_USER
 from asyncsentry.boot import Configuration, Machine, Mounter, Volume, boot
 from asyncsentry.clock import Clock, RandomSource
@@ -26,7 +25,7 @@ from asyncsentry.fs.hoststream import HostStreamFile
 from asyncsentry.fs.pipe import make_pipe
 from asyncsentry.fs.tty.devpts import DevptsFileSystem
 from asyncsentry.fs.tty.host_tty import HostTty
-from asyncsentry.fs.vfs import open_path
+from asyncsentry.fs.vfs import open_location
 from asyncsentry.streams import PipeWriter, pipe_reader
 from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.tasks.process import Process as GuestProcess
@@ -185,7 +184,7 @@ class _Streams:
         if isinstance(stream, File):
             return stream
         if stream == DEVNULL:
-            return await open_path(Mounter(self._kernel), AT_FDCWD, "/dev/null", O_RDWR)
+            return await open_location(Mounter(self._kernel), self._kernel.null_device, O_RDWR)
         return HostStreamFile(fd if stream is None else stream)
 
     async def let_go(self) -> None:

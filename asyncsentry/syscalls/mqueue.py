@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from asyncsentry import errnos
 from asyncsentry.abi import fcntl_h, signal_h
@@ -194,7 +195,9 @@ class SignalSubscriber:
     def tell(self, sender_pid: int, sender_uid: int) -> None:
         """Sends the signal; a process that has gone gets none."""
         if self.kind == signal_h.SIGEV_SIGNAL and self.process.threads:
-            send_to_process(self.process, SigInfo(self.signo, signal_h.SI_MESGQ, sender_pid, sender_uid, self.value))
+            info = SigInfo(self.signo, signal_h.SI_MESGQ, sender_pid, sender_uid, self.value)
+            with suppress(errnos.EAGAIN):  # the receiver's full queue is no error of the sender
+                send_to_process(self.process, info)
 
 
 @syscall(244, errnos="EBADF EBUSY EFAULT EINVAL", missing="no SIGEV_THREAD")

@@ -113,6 +113,8 @@ async def _copy(thread: Thread, source: _Cursor, target: _Cursor, count: int) ->
             turns += 1
             if turns % _CHUNKS_PER_TURN == 0:
                 await asyncio.sleep(0)
+                if thread.is_dying:
+                    break
     except LinuxError:
         if not done:
             raise

@@ -213,6 +213,8 @@ async def _read_chunks(thread: Thread, file: File, segments: Segments, total: in
         turns += 1
         if turns % _CHUNKS_PER_TURN == 0:
             await asyncio.sleep(0)
+            if thread.is_dying:
+                return done
 
 
 async def _read_chunk(thread: Thread, file: File, count: int, offset: int | None, nonblocking: bool) -> bytes:
@@ -297,6 +299,8 @@ async def _write_chunks(thread: Thread, file: File, segments: Segments, total: i
         turns += 1
         if turns % _CHUNKS_PER_TURN == 0:
             await asyncio.sleep(0)
+            if thread.is_dying:
+                return done
 
 
 async def push(thread: Thread, file: File, data: bytes, offset: int | None,

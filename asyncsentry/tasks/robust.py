@@ -43,6 +43,7 @@ async def _walk(thread: Thread, head: int) -> None:
 
 async def _release(thread: Thread, address: int, is_pi: bool, is_pending: bool) -> None:
     """Does for one entry what Linux's ``handle_futex_death`` does."""
+    address &= (1 << 64) - 1  # the list's offset is signed
     while True:
         word = thread.memory.read_u32(address)
         owner = word & abi.FUTEX_TID_MASK

@@ -5,6 +5,7 @@ After Linux's send_signal_locked(), prepare_signal() and complete_signal().
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi import signal_h as abi
@@ -98,7 +99,8 @@ def notify_parent(process: Process, code: int) -> bool:
         is_wanted = False
     muted = action.handler == abi.SIG_IGN or (not is_death and action.flags & abi.SA_NOCLDSTOP)
     if signo and not (signo == abi.SIGCHLD and muted):
-        send_to_process(parent, _child_info(process, signo, code))
+        with suppress(EAGAIN):  # a real-time exit_signal and a full queue: lost, as in Linux
+            send_to_process(parent, _child_info(process, signo, code))
     parent.child_queue.notify(POLLIN)
     return not is_wanted
 

@@ -97,7 +97,7 @@ class SigInfo:
         """Sets the signal number, in the guest's own bytes too."""
         self.signo = signo
         if self.raw is not None:
-            self.raw = signo.to_bytes(4, "little") + self.raw[4:]
+            self.raw = (signo & 0xFFFFFFFF).to_bytes(4, "little") + self.raw[4:]
         return self
 
 

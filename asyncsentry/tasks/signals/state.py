@@ -15,7 +15,7 @@ from asyncsentry.abi import signal_h as abi
 from asyncsentry.errnos import Interrupted
 from asyncsentry.platforms.base import Fault
 from asyncsentry.tasks.block import Blocker
-from asyncsentry.tasks.signals.actions import ALL_SIGNALS, UNBLOCKABLE, ActionTable
+from asyncsentry.tasks.signals.actions import ALL_SIGNALS, UNBLOCKABLE, ActionTable, bit
 from asyncsentry.tasks.signals.pending import PendingSignals, QueuedCounts
 from asyncsentry.waiter import WaitQueue
 
@@ -110,6 +110,13 @@ class SignalReceiver(Blocker):
     def pending_signals(self) -> int:
         """The mask of all signals waiting for it or for its process, blocked or not."""
         return self.pending.mask | self.process.signals.pending.mask
+
+    @property
+    def is_dying(self) -> bool:
+        """Whether nothing it does can matter any more, fatal_signal_pending(): long copies end early."""
+        return self.interrupt_pending and (
+            self.kill_pending or self.process.group_exit_status is not None
+            or bool(self.pending_signals & bit(abi.SIGKILL)))
 
     def recalculate(self) -> None:
         """Works out :attr:`interrupt_pending` afresh."""

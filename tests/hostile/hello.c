@@ -1,0 +1,3 @@
+/* What must still work after an attack. */
+#include <stdio.h>
+int main(void) { return puts("hello") < 0; }
