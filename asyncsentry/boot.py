@@ -101,7 +101,9 @@ class Machine:
             if thread.memory.users:
                 thread.memory.users = 0
                 await thread.memory.release()
-        for filesystem in {mount.filesystem for mount in kernel.mounts.root_mount.subtree()}:
+        await kernel.unix.close()
+        kernel.shared_memory.close()
+        for filesystem in {mount.filesystem for mount in kernel.mounts.root_mount.subtree()} | set(kernel.filesystems):
             await filesystem.release()
         await self.gofer.close()
 

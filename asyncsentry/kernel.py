@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from asyncsentry.abi import utsname_h
 from asyncsentry.bootlog import BootLog
@@ -16,6 +17,7 @@ from asyncsentry.errnos import EEXIST, EINVAL, SentryBug
 from asyncsentry.fs.devices import DeviceRegistry
 from asyncsentry.fs.inotify import InotifyState
 from asyncsentry.fs.mqueue import QueueFileSystem
+from asyncsentry.fs.tmpfs import TmpFileSystem
 from asyncsentry.fs.tty.terminals import Terminals
 from asyncsentry.gate import RunQueue
 from asyncsentry.memory.auxv import Hardware
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.hostfacts import HostFacts
+    from asyncsentry.fs.inode import FileSystem
     from asyncsentry.fs.mount import MountNamespace
     from asyncsentry.fs.procfs.base import TaskFacts
     from asyncsentry.fs.procfs.net import NetworkTables
@@ -72,6 +75,10 @@ class Kernel:
         self.threads: dict[int, Thread] = {}
         """Every live thread by tid."""
         self.boot_time_ns = self.clock.now_ns()
+        self.memfds = TmpFileSystem(1, self.clock)
+        """What the files of memfd_create(2) belong to."""
+        self.filesystems: WeakSet[FileSystem] = WeakSet((self.memfds,))
+        """Those that no mount may lead to any more: guests mount and unmount."""
         self.inotify = InotifyState()
         self.hardware = Hardware.capture()
         """What programs are told of the processor."""

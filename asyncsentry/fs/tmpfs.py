@@ -342,9 +342,8 @@ MFD_ALLOW_SEALING = 2
 MFD_NOEXEC_SEAL = 8
 
 
-def memfd_file(clock: Clock, name: str, flags: int, device: int = 1, owner: Owner | None = None) -> TmpFile:
+def memfd_file(filesystem: TmpFileSystem, name: str, flags: int, owner: Owner | None = None) -> TmpFile:
     """Makes the file memfd_create(2) opens: no directory holds it, and it may be sealed if ``flags`` says so."""
-    filesystem = TmpFileSystem(device, clock)
     mode, seals = 0o777, 0 if flags & (MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) else F_SEAL_SEAL
     if flags & MFD_NOEXEC_SEAL:
         mode, seals = 0o666, F_SEAL_EXEC

@@ -35,6 +35,14 @@ class UnixNamespace:
         self._abstract: dict[tuple[int, bytes], UnixSocket] = {}
         self._next_autobind = 0
 
+    async def close(self) -> None:
+        """Releases, at the end of the sandbox, the files in messages that nobody will receive."""
+        files = tuple(self.in_flight)
+        for file in files:
+            file.references = 0  # what a message of a released socket drops is released here, and only here
+        for file in files:
+            await file.release()
+
     def find_abstract(self, kind: int, name: bytes) -> UnixSocket | None:
         """Finds who has an abstract name; each socket type has its own, as in net/unix/af_unix.c."""
         return self._abstract.get((kind, name))

@@ -89,6 +89,7 @@ async def _mount_new(thread: Thread, kind: str | None, source: str, at: Location
     if maker is None:
         raise ENODEV(f"no file system {kind!r}")
     filesystem = await maker(thread.kernel, parse_options(options))
+    thread.kernel.filesystems.add(filesystem)
     namespace_of(thread).mount(at, filesystem, flags, source)
 
 

@@ -158,5 +158,5 @@ def memfd_create(thread: Thread, name: Pointer, flags: Flags) -> int:
     except ENAMETOOLONG as error:
         raise EINVAL("the name is too long") from error
     owner = Owner(thread.credentials.fsuid, thread.credentials.fsgid)
-    file = memfd_file(thread.kernel.clock, os.fsdecode(text), flags, owner=owner)
+    file = memfd_file(thread.kernel.memfds, os.fsdecode(text), flags, owner=owner)
     return thread.fds.install(file, bool(flags & mman.MFD_CLOEXEC))

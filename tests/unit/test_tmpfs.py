@@ -16,7 +16,7 @@ from asyncsentry.clock import VirtualClock
 from asyncsentry.fs import content as content_module
 from asyncsentry.fs.content import SMALL_MAX, Content, PageBudget
 from asyncsentry.fs.file import SEEK_DATA, SEEK_HOLE
-from asyncsentry.fs.tmpfs import MFD_ALLOW_SEALING, MFD_NOEXEC_SEAL, memfd_file
+from asyncsentry.fs.tmpfs import MFD_ALLOW_SEALING, MFD_NOEXEC_SEAL, TmpFileSystem, memfd_file
 
 STEPS = st.lists(
     st.one_of(
@@ -175,7 +175,7 @@ async def test_directories_count_their_children_as_links() -> None:
 
 
 def memfd(flags: int) -> Any:
-    return memfd_file(VirtualClock(), "test", flags)
+    return memfd_file(TmpFileSystem(1, VirtualClock()), "test", flags)
 
 
 def test_seals_hold() -> None:
