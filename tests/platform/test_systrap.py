@@ -1,191 +1,17 @@
-"""The systrap platform by itself: traps, registers, births, deaths, and guests that turn on the stub."""
+"""Guests that turn on the stub of the systrap platform."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator
 
 import pytest
+from machine_code import SPIN, SYSCALL, call, guest, next_trap
 
-from asyncsentry import errnos
-from asyncsentry.gate import RunQueue
 from asyncsentry.platforms._native import lib
-from asyncsentry.platforms.base import HostCall, TrapKind
-from asyncsentry.platforms.systrap.context import SystrapContext
-from asyncsentry.platforms.systrap.platform import SystrapPlatform
+from asyncsentry.platforms.base import Platform, TrapKind
+from asyncsentry.platforms.ptrace.tracee import stub_text
 
-CODE = 0x400000
-DATA = 0x500000
-MAP_PRIVATE_ANONYMOUS_FIXED = 0x32
-MASK64 = (1 << 64) - 1
-
-MOV_EAX, MOV_EDI = b"\xb8", b"\xbf"
-SYSCALL = b"\x0f\x05"
-UD2, INT3, SPIN = b"\x0f\x0b", b"\xcc", b"\xeb\xfe"
-
-
-def call(number: int) -> bytes:
-    """Machine code of one system call."""
-    return MOV_EAX + number.to_bytes(4, "little") + SYSCALL
-
-
-@pytest.fixture
-async def platform(nothing_left_behind: None) -> AsyncIterator[SystrapPlatform]:
-    made = SystrapPlatform()
-    made.run_queue = RunQueue(asyncio.get_running_loop())
-    await made.start()
-    yield made
-    await made.close()
-
-
-async def guest(platform: SystrapPlatform, code: bytes) -> SystrapContext:
-    """A context about to run ``code``, with a page of data."""
-    context = await platform.new_address_space()
-    for address, prot in ((CODE, 7), (DATA, 3)):
-        context.queue_host_call(HostCall(9, (address, 4096, prot, MAP_PRIVATE_ANONYMOUS_FIXED, MASK64, 0)))
-    assert await context.flush() == [CODE, DATA]
-    context.space.write(CODE, code)
-    registers = context.get_registers()
-    registers.rip, registers.rsp = CODE, DATA + 4096
-    context.set_registers(registers)
-    return context
-
-
-async def next_trap(context: SystrapContext) -> TrapKind:
-    return await asyncio.wait_for(context.wait_trap(), 20)
-
-
-async def test_a_call_traps_with_its_number_and_arguments(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(39) + call(231))
-    registers = context.get_registers()
-    registers.rdi, registers.rsi, registers.rdx = 1, MASK64, 3
-    registers.r10, registers.r8, registers.r9 = 4, 5, 6
-    context.set_registers(registers)
-    context.resume()
-    assert await next_trap(context) is TrapKind.SYSCALL
-    assert context.number == 39
-    assert context.arguments == (1, MASK64, 3, 4, 5, 6)
-    context.resume_with(-5)
-    assert await next_trap(context) is TrapKind.SYSCALL
-    assert context.number == 231
-
-
-async def test_results_and_registers_reach_the_guest(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(39) + b"\x48\x89\xc3" + call(231))  # mov rbx, rax
-    context.resume()
-    await next_trap(context)
-    context.resume_with(-38)
-    await next_trap(context)
-    assert context.get_registers().rbx == -38 & MASK64
-
-
-@pytest.mark.parametrize(("code", "signo"), [
-    (UD2, signal.SIGILL), (INT3, signal.SIGTRAP), (b"\x48\x8b\x04\x25\x00\x10\x00\x00", signal.SIGSEGV),
-    (b"\x31\xc9\xf7\xf1", signal.SIGFPE),
-])  # fmt: skip
-async def test_a_fault_is_reported(platform: SystrapPlatform, code: bytes, signo: int) -> None:
-    context = await guest(platform, code)
-    context.resume()
-    assert await next_trap(context) is TrapKind.FAULT
-    assert context.fault.signo == signo
-    if signo == signal.SIGSEGV:
-        assert context.fault.address == 0x1000
-
-
-async def test_running_code_can_be_interrupted(platform: SystrapPlatform) -> None:
-    context = await guest(platform, SPIN)
-    context.resume()
-    context.interrupt()
-    assert await next_trap(context) is TrapKind.INTERRUPT
-    assert context.get_registers().rip == CODE
-
-
-async def test_fork_copies_memory_and_registers(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(57) + call(231))
-    context.space.write(DATA, b"before")
-    context.resume()
-    await next_trap(context)
-    child = await platform.fork(context)
-    context.space.write(DATA, b"parent")
-    assert child.space.read(DATA, 6) == b"before"
-    assert child.get_registers().rip == context.get_registers().rip
-    child.resume_with(0)
-    assert await next_trap(child) is TrapKind.SYSCALL
-    assert child.number == 231
-    await child.destroy()
-
-
-async def test_threads_share_memory_and_come_in_any_number(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(56) + call(60))
-    context.resume()
-    await next_trap(context)
-    threads = [await platform.clone(context) for _ in range(70)]
-    context.space.write(DATA, b"shared")
-    assert all(thread.space.read(DATA, 6) == b"shared" for thread in threads)
-    for thread in threads:
-        thread.resume_with(0)
-    for thread in threads:
-        assert await next_trap(thread) is TrapKind.SYSCALL
-        assert thread.number == 60
-        await thread.destroy()
-    again = await platform.clone(context)
-    await again.destroy()
-
-
-async def test_fp_state_is_kept_and_checked(platform: SystrapPlatform) -> None:
-    context = await guest(platform, b"\xc5\xfd\x6f\x04\x25" + DATA.to_bytes(4, "little") + call(39) + call(39))
-    context.space.write(DATA, bytes(range(32)))  # vmovdqa ymm0, [DATA]
-    context.resume()
-    await next_trap(context)
-    image = context.get_fpstate()
-    assert bytes(range(16)) in image and bytes(range(16, 32)) in image
-    context.set_fpstate(image)
-    with pytest.raises(errnos.EINVAL):
-        context.set_fpstate(image[:-1])
-    broken = bytearray(image)
-    broken[512:520] = b"\xff" * 8
-    with pytest.raises(errnos.EINVAL):
-        context.set_fpstate(bytes(broken))
-    context.set_fpstate(b"")
-    assert bytes(range(16)) not in context.get_fpstate()
-
-
-async def test_memory_access_honours_protection(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(39))
-    context.queue_host_call(HostCall(10, (DATA, 4096, 1)))
-    await context.flush()
-    with pytest.raises(errnos.EFAULT):
-        context.space.write(DATA, b"x")
-    for address in (0, 0x600000, lib.STUB_BASE, lib.SLOTS_BASE, MASK64, MASK64 - 2):
-        with pytest.raises(errnos.EFAULT):
-            context.space.read(address, 8)
-    assert context.space.read_some(DATA + 4090, 100) == bytes(6)
-
-
-async def test_a_failed_host_call_is_reported(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(39))
-    context.resume()
-    await next_trap(context)
-    context.queue_host_call(HostCall(11, (DATA + 1, 4096)))  # munmap of an unaligned address
-    context.resume()
-    assert await next_trap(context) is TrapKind.HOST_CALL_FAILED
-    assert context.host_error == errnos.EINVAL.errno
-
-
-async def test_descriptors_are_lent_for_one_mapping(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(39))
-    fd = os.memfd_create("test")
-    os.write(fd, b"from the file")
-    context.queue_host_call(HostCall(9, (0x700000, 4096, 3, 0x11, 0, 0), fd))
-    assert await context.flush() == [0x700000]
-    assert context.space.read(0x700000, 13) == b"from the file"
-    context.space.write(0x700000, b"back ")
-    assert os.pread(fd, 5, 0) == b"back "
-    os.close(fd)
-    assert not os.listdir(f"/proc/{context.space.host_pid}/fd")
-
+pytestmark = pytest.mark.parametrize("platform", ["systrap"], indirect=True)
 
 STUB_SYSCALLS = [
     (2, "open"), (41, "socket"), (57, "fork"), (59, "execve"), (62, "kill"), (9, "mmap of a descriptor"), (56, "clone"),
@@ -195,8 +21,8 @@ STUB_SYSCALLS = [
 
 
 @pytest.mark.parametrize("number", [number for number, _ in STUB_SYSCALLS], ids=[name for _, name in STUB_SYSCALLS])
-async def test_a_jump_to_the_stubs_syscall_instruction_gains_nothing(platform: SystrapPlatform, number: int) -> None:
-    text = _stub_text()
+async def test_a_jump_to_the_stubs_syscall_instruction_gains_nothing(platform: Platform, number: int) -> None:
+    text = stub_text()
     site = text.index(SYSCALL)
     context = await guest(platform, SPIN)
     registers = context.get_registers()
@@ -210,42 +36,3 @@ async def test_a_jump_to_the_stubs_syscall_instruction_gains_nothing(platform: S
     await context.destroy()
     bystander.resume()
     assert await next_trap(bystander) is TrapKind.SYSCALL
-
-
-def _stub_text() -> bytes:
-    """The stub's bytes from its base address on, as mapped."""
-    from asyncsentry.platforms._native import ffi
-
-    image = bytes(ffi.buffer(lib.stub_image, lib.stub_image_size))
-    count = int.from_bytes(image[56:58], "little")
-    text = bytearray(0x10000)
-    for index in range(count):
-        header = image[64 + index * 56 : 64 + (index + 1) * 56]
-        if int.from_bytes(header[:4], "little") == 1:
-            offset, address, size = (int.from_bytes(header[at : at + 8], "little") for at in (8, 16, 32))
-            text[address - lib.STUB_BASE : address - lib.STUB_BASE + size] = image[offset : offset + size]
-    return bytes(text)
-
-
-async def test_a_guest_killed_by_the_host_is_gone(platform: SystrapPlatform) -> None:
-    context = await guest(platform, SPIN)
-    context.resume()
-    os.kill(context.space.host_pid, signal.SIGKILL)
-    assert await next_trap(context) is TrapKind.GONE
-
-
-@pytest.mark.parametrize("code", [b"\xcd\x80", b"\x0f\x34"], ids=["int80", "sysenter"])
-async def test_32_bit_calls_do_not_reach_the_host(platform: SystrapPlatform, code: bytes) -> None:
-    context = await guest(platform, MOV_EAX + (20).to_bytes(4, "little") + code + SPIN)
-    context.resume()
-    kind = await next_trap(context)
-    assert kind in (TrapKind.SYSCALL, TrapKind.FAULT)
-    if kind is TrapKind.SYSCALL:
-        assert context.number == MASK64
-
-
-async def test_x32_numbers_trap_whole(platform: SystrapPlatform) -> None:
-    context = await guest(platform, call(0x40000000 | 39))
-    context.resume()
-    assert await next_trap(context) is TrapKind.SYSCALL
-    assert context.number == 0x40000000 | 39

@@ -27,7 +27,7 @@ from asyncsentry.platforms.ptrace.tracee import MASK64, OPTIONS, WAIT_ALL, Gone,
 if TYPE_CHECKING:
     from asyncsentry.platforms.base import Context
 
-SYS_MMAP, SYS_MUNMAP, SYS_EXIT, SYS_CAPSET, SYS_PRCTL, SYS_CLOSE = 9, 11, 60, 126, 157, 3
+SYS_MMAP, SYS_MUNMAP, SYS_CAPSET, SYS_PRCTL, SYS_CLOSE = 9, 11, 126, 157, 3
 CLONE_PARENT, CLONE_THREAD_FLAGS = 0x8000, 0x00000100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
 PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -50,6 +50,8 @@ class PtracePlatform:
         self._watcher: threading.Thread | None = None
         self._looked = threading.Event()
         self._closed = False
+        self._group = 0
+        """The process group of all guest processes."""
 
     async def start(self) -> None:
         """Starts the stub, stopped before its first instruction, and clears its address space."""
@@ -73,7 +75,8 @@ class PtracePlatform:
         self._zygote = PtraceContext(self, space, pid)
         self._zygote.tracee.fetch()
         _drop_privileges(self._zygote)
-        self._watcher = threading.Thread(target=self._watch, args=(os.getpgid(pid),), daemon=True)
+        self._group = os.getpgid(pid)
+        self._watcher = threading.Thread(target=self._watch, args=(self._group,), daemon=True)
         self._watcher.start()
 
     # Stops -----------------------------------------------------------------------------------------
@@ -163,7 +166,7 @@ class PtracePlatform:
         if space.memory_tid == context.host_tid:
             space.memory_tid = next(iter(space.contexts)).host_tid
         try:
-            context.tracee.call(SYS_EXIT, 0)
+            context.tracee.leave()
         except Gone:
             pass
         if context.host_tid != space.host_pid:
@@ -182,9 +185,8 @@ class PtracePlatform:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        tids = pids | set(self._contexts)
-        for tid in sorted(tids, key=lambda tid: tid in pids):  # leaders last: they report when all are gone
-            _reap(tid)
+        if self._group:
+            _reap_all(self._group)
         self._looked.set()
         if self._watcher is not None:
             await asyncio.to_thread(self._watcher.join)
@@ -196,13 +198,12 @@ class PtracePlatform:
         return self._vdso
 
 
-def _reap(tid: int) -> None:
+def _reap_all(group: int) -> None:
+    """Waits until nobody of a killed process group is left; a leader's end is told after those of its threads."""
     while True:
         try:
-            _, status = os.waitpid(tid, WAIT_ALL)
+            os.waitpid(-group, WAIT_ALL)
         except ChildProcessError:
-            return
-        if not os.WIFSTOPPED(status):
             return
 
 

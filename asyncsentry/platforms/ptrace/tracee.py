@@ -20,6 +20,7 @@ from asyncsentry.platforms._native import ffi, lib
 PTRACE_SYSEMU, PTRACE_O_EXITKILL = 31, 0x100000
 NT_X86_XSTATE = 0x202
 WAIT_ALL = 0x40000000
+SYS_EXIT = 60
 MASK64 = (1 << 64) - 1
 OPTIONS = func.PTRACE_O_TRACESYSGOOD | func.PTRACE_O_TRACEFORK | func.PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL
 
@@ -109,6 +110,13 @@ class Tracee:
             setattr(borrowed, name, value & MASK64)
         result: int = self._step(borrowed).rax
         return result - (1 << 64) if result >> 63 else result
+
+    def leave(self) -> None:
+        """Lets the thread exit, not waiting for it: a leader's end is told only after all others are gone."""
+        self.registers.rip, self.registers.rax, self.registers.rdi = SYSCALL_SITE, SYS_EXIT, 0
+        self._dirty = True
+        self._store()
+        self.request(func.PTRACE_CONT, 0, 0)
 
     def compare_exchange(self, address: int, expected: int, new: int) -> int:
         """Steps over one locked compare-and-exchange in the tracee; EFAULT if it may not write there."""
