@@ -2,7 +2,8 @@
 
 Edges are what a guest's epoll in EPOLLET mode must see, and level-triggered readers (``loop.add_reader`` on each
 socket) would spin while a guest leaves data unread. A socket is watched from the first time someone waits
-for it until it is closed; adding it reports what is ready by then, so no wake-up is lost.
+for it until it is closed; adding it reports at once what is ready by then, so no wake-up is lost, nor does an
+edge-triggered waiter that looks for itself after joining hear of the same thing again later.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class HostPoller:
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._events_ready)
         self._watched[fd] = watched
         self._epoll.register(fd, _EVENTS)
+        self._events_ready()
 
     def forget(self, fd: int) -> None:
         """Ends watching a descriptor, before it is closed; the last one ends the host epoll, too."""

@@ -49,13 +49,13 @@ class Blocker:
         if interruptible and self.interrupt_pending:
             raise Interrupted
         waiters = [(queue, Waiter(self._on_event, mask, exclusive)) for queue, mask in queues]
+        self._waiting = True  # before joining: the queue of a host socket may tell at once what came up by then
+        self._ending = _EVENT
         for queue, waiter in waiters:
             queue.add(waiter)
         timer = None
         if deadline_ns is not None:
             timer = self._kernel.clock.call_at(deadline_ns, self._on_deadline)
-        self._waiting = True
-        self._ending = _EVENT
         try:
             await self._gate
         finally:

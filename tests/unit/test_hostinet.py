@@ -161,6 +161,18 @@ async def test_polling(g):
     g.file(server).queue.remove(waiter)
 
 
+async def test_who_joins_hears_at_once_what_is_ready_and_not_again_later(g):
+    client, _ = await connection(g)
+    seen: list[int] = []
+    waiter = Waiter(seen.append, POLLOUT)
+    g.file(client).queue.add(waiter)
+    assert len(seen) == 1
+    assert seen[0] & POLLOUT
+    await asyncio.sleep(0.01)
+    assert len(seen) == 1
+    g.file(client).queue.remove(waiter)
+
+
 async def test_epipe_comes_with_a_signal(g):
     client, _ = await connection(g)
     g.file(client).shutdown(s.SHUT_WR)
