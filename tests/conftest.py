@@ -14,9 +14,10 @@ HANG_TIMEOUT_S = 120
 
 
 @pytest.fixture(autouse=True)
-def dump_stacks_on_hang() -> Iterator[None]:
-    """Prints every thread's stack if one test takes longer than two minutes, and ends the run."""
-    faulthandler.dump_traceback_later(HANG_TIMEOUT_S, exit=True)
+def dump_stacks_on_hang(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Prints every thread's stack if one test takes too long, and ends the run; ``limit_s`` marks allow for more."""
+    marker = request.node.get_closest_marker("limit_s")
+    faulthandler.dump_traceback_later(marker.args[0] if marker else HANG_TIMEOUT_S, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 
