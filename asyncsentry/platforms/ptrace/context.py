@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
 SYS_CLOSE, SYS_RECVMSG = 3, 47
+SI_KERNEL = 0x80
 INT80 = b"\xcd\x80"
 SOCKET_FD = lib.CHUNK_FD
 """Where every guest process holds the socket that descriptors are lent through."""
@@ -92,6 +93,9 @@ class PtraceContext:
         if code <= 0:
             return None  # somebody on the host sent it: not the processor
         address = int.from_bytes(info.raw[16:24], "little")
+        if code == SI_KERNEL:  # a general protection fault, which has no address
+            self.fault = Fault(signo, code, 0, 13, 0)
+            return TrapKind.FAULT
         trapno = {signal.SIGSEGV: 14, signal.SIGBUS: 14, signal.SIGFPE: 0, signal.SIGILL: 6, signal.SIGTRAP: 3}[
             signal.Signals(signo)
         ]

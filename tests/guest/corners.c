@@ -1,0 +1,164 @@
+/* Corners that cut across parts of the kernel, as a program sees them. Each case returns 0, or the line it failed at.
+ * The cases run in a directory of their own. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CHECK(what) do { if (!(what)) { fprintf(stderr, "line %d: %s (errno %d)\n", __LINE__, #what, errno); return 1; } } while (0)
+#define FAILS(what, error) CHECK((errno = 0, (long)(what) == -1) && errno == (error))
+
+extern char **environ;
+static char buffer[1 << 16];
+
+static int copy_to(const char *from, const char *to)
+{
+    int in = open(from, O_RDONLY), out = open(to, O_CREAT | O_WRONLY | O_TRUNC, 0755);
+    ssize_t got;
+    CHECK(in >= 0 && out >= 0);
+    while ((got = read(in, buffer, sizeof buffer)) > 0)
+        CHECK(write(out, buffer, got) == got);
+    close(in);
+    close(out);
+    return 0;
+}
+
+static int run(const char *path)
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        execl(path, path, "exit_with_7", NULL);
+        _exit(errno);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    return WEXITSTATUS(status);
+}
+
+static int a_running_program_cannot_be_written(void)
+{
+    int to_child[2], to_parent[2], status;
+    CHECK(!copy_to("/proc/self/exe", "program"));
+    CHECK(!pipe(to_child) && !pipe(to_parent));
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(to_child[0], 0);
+        dup2(to_parent[1], 1);
+        close(to_child[1]);
+        execl("program", "program", "say_and_wait", NULL);
+        _exit(errno);
+    }
+    CHECK(read(to_parent[0], buffer, 1) == 1);
+    FAILS(open("program", O_WRONLY), ETXTBSY);
+    FAILS(open("program", O_RDWR), ETXTBSY);
+    FAILS(open("program", O_RDONLY | O_TRUNC), ETXTBSY);
+    FAILS(truncate("program", 0), ETXTBSY);
+    CHECK(open("program", O_RDONLY) >= 0);
+    CHECK(!chmod("program", 0700) && !rename("program", "moved") && !link("moved", "program"));
+    FAILS(open("program", O_WRONLY), ETXTBSY);
+    CHECK(!unlink("moved"));
+    close(to_child[1]);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    int fd = open("program", O_WRONLY);
+    CHECK(fd >= 0);
+    close(fd);
+    return 0;
+}
+
+static int a_program_open_for_writing_does_not_run(void)
+{
+    CHECK(!copy_to("/proc/self/exe", "program"));
+    CHECK(run("./program") == 7);
+    int fd = open("program", O_WRONLY | O_APPEND);
+    CHECK(fd >= 0);
+    CHECK(run("./program") == ETXTBSY);
+    int copy = dup(fd);
+    close(fd);
+    CHECK(run("./program") == ETXTBSY);
+    void *mapped = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, open("program", O_RDONLY), 0);
+    CHECK(mapped != MAP_FAILED);
+    close(copy);
+    CHECK(run("./program") == 7);
+    return 0;
+}
+
+static int scripts_and_failed_execs_leave_no_trace(void)
+{
+    int fd = open("script", O_CREAT | O_WRONLY, 0755);
+    CHECK(fd >= 0 && write(fd, "#!./program\n", 12) == 12);
+    CHECK(run("./script") == ETXTBSY);
+    close(fd);
+    CHECK(!copy_to("/proc/self/exe", "program") && chmod("program", 0) == 0);
+    run("./program");
+    CHECK((fd = open("script", O_WRONLY)) >= 0);
+    close(fd);
+    CHECK((fd = open("program", O_WRONLY)) >= 0);
+    close(fd);
+    CHECK(!truncate("program", 100) && !chmod("program", 0755));
+    CHECK(run("./program") != 7);
+    CHECK((fd = open("program", O_WRONLY)) >= 0);
+    return 0;
+}
+
+static int a_memfd_runs_while_open(void)
+{
+    int fd = memfd_create("program", 0), in = open("/proc/self/exe", O_RDONLY), status;
+    ssize_t got;
+    while ((got = read(in, buffer, sizeof buffer)) > 0)
+        CHECK(write(fd, buffer, got) == got);
+    pid_t child = fork();
+    if (child == 0) {
+        char *argv[] = {"program", "exit_with_7", NULL};
+        fexecve(fd, argv, environ);
+        _exit(errno);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 7);
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    int (*run)(void);
+} cases[] = {
+    {"a_running_program_cannot_be_written", a_running_program_cannot_be_written},
+    {"a_program_open_for_writing_does_not_run", a_program_open_for_writing_does_not_run},
+    {"scripts_and_failed_execs_leave_no_trace", scripts_and_failed_execs_leave_no_trace},
+    {"a_memfd_runs_while_open", a_memfd_runs_while_open},
+};
+
+static int remove_it(const char *path, const struct stat *st, int kind, struct FTW *where)
+{
+    return (void)st, (void)kind, (void)where, remove(path);
+}
+
+static int run_in_a_directory(int (*run)(void))
+{
+    char directory[] = "/tmp/cornersXXXXXX";
+    if (!mkdtemp(directory) || chdir(directory))
+        return 2;
+    int result = run();
+    nftw(directory, remove_it, 8, FTW_DEPTH | FTW_PHYS);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return 2;
+    if (!strcmp(argv[1], "exit_with_7"))
+        return 7;
+    if (!strcmp(argv[1], "say_and_wait"))
+        return write(1, "x", 1) != 1 || read(0, buffer, 1) != 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (!strcmp(argv[1], cases[i].name))
+            return run_in_a_directory(cases[i].run);
+    return 2;
+}
