@@ -23,6 +23,7 @@ from asyncsentry.fs.inode import AttributeChange
 from asyncsentry.fs.notify import IN_ATTRIB, IN_MODIFY, notify
 from asyncsentry.fs.path import PathContext, location_of
 from asyncsentry.fs.vfs import inode_at
+from asyncsentry.fs.writecount import check_not_executed
 
 
 async def chmod(context: PathContext, location: Location, mode: int) -> None:
@@ -70,6 +71,7 @@ async def truncate(context: PathContext, location: Location, size: int) -> None:
         raise errnos.EINVAL("not a regular file")
     check_writable_mount(location)
     check_access(context.credentials, inode, MAY_WRITE)
+    check_not_executed(inode)
     await _set_size(context, location, size)
 
 

@@ -10,8 +10,7 @@ import heapq
 from collections.abc import Iterator
 
 from asyncsentry import errnos
-from asyncsentry.fs.file import O_PATH, File
-from asyncsentry.fs.notify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, notify_file
+from asyncsentry.fs.file import File
 
 
 class FdTable:
@@ -101,10 +100,4 @@ async def drop(file: File) -> None:
     """Gives up one reference to a file; the last one releases it."""
     file.references -= 1
     if file.references == 0:
-        for registration in tuple(file.registrations or ()):
-            registration.file_released()
-        if not file.flags & O_PATH:
-            notify_file(file, IN_CLOSE_WRITE if file.writable else IN_CLOSE_NOWRITE)
-            if file.inode is not None and file.inode.locks is not None:
-                file.inode.locks.release_file(file)
-        await file.release()
+        await file.finish()

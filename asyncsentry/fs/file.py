@@ -10,6 +10,8 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
 from asyncsentry import errnos
+from asyncsentry.fs.notify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, notify_file
+from asyncsentry.fs.writecount import put_access
 from asyncsentry.waiter import READABLE, WRITABLE, WaitQueue
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class File:
     registrations: list[Registration] | None = None
     """Who is told when the file is released; kept by ``epoll.py``."""
 
+    write_share = 0
+    """1 if it counts as a writer of its inode, -1 if it keeps writers off; kept by ``writecount.py``."""
     maps_as_anonymous = False
     """Whether mmap(2) of it gives fresh zeroed memory (/dev/zero)."""
 
@@ -154,6 +158,17 @@ class File:
     async def entries_from(self, position: int) -> list[tuple[int, str, int, int]]:
         """Lists a directory from ``position``: rows of (next position, name, ino, DT_*), ``.`` first."""
         raise errnos.ENOTDIR("not a directory")
+
+    async def finish(self) -> None:
+        """Ends the file, when :attr:`references` has fallen to zero: tells who wants to know, and releases it."""
+        for registration in tuple(self.registrations or ()):
+            registration.file_released()
+        if not self.flags & O_PATH:
+            notify_file(self, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
+            if self.inode is not None and self.inode.locks is not None:
+                self.inode.locks.release_file(self)
+        put_access(self)
+        await self.release()
 
     async def release(self) -> None:
         """Lets go of what it holds; called once, when nobody refers to it any more."""

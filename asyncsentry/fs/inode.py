@@ -156,6 +156,10 @@ class Inode:
     """The text of a symbolic link that was followed before, where nobody else can change it; kept by ``path.py``."""
     is_linkable = False
     """Whether a file without names may be given one: O_TMPFILE without O_EXCL."""
+    writers = 0
+    """How many open files may write it; kept by ``writecount.py``."""
+    denials = 0
+    """How many open files keep writers off, since they are being executed; kept by ``writecount.py``."""
     bound_socket: object | None = None
     """The AF_UNIX socket bound to this name, while it lives; kept by ``net/unix.py``."""
     pipe: Pipe | None = None

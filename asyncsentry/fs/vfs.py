@@ -56,8 +56,10 @@ from asyncsentry.fs.path import (
     path_of,
     resolve,
     resolve_parent,
+    walk_cached,
     walk_parent,
 )
+from asyncsentry.fs.writecount import begin_write, check_not_executed, deny_write
 
 __all__ = [
     "Parent", "PathContext", "PathFile", "location_of", "open_executable", "open_location", "open_path", "path_of",
@@ -96,7 +98,8 @@ async def open_path(context: PathContext, dirfd: int, path: str, flags: int, mod
     if flags & O_CREAT:
         found = await _find_or_create(context, dirfd, path, flags, mode & 0o7777, resolve)
     else:
-        location = await _resolve(context, dirfd, path, not flags & O_NOFOLLOW, resolve)
+        cached = walk_cached(context, dirfd, path, not flags & O_NOFOLLOW) if path and not resolve else None
+        location = cached or await _resolve(context, dirfd, path, not flags & O_NOFOLLOW, resolve)
         found = _Found(location, False, False)
     return await _open_found(context, found, flags)
 
@@ -108,7 +111,7 @@ async def open_location(context: PathContext, location: Location, flags: int) ->
 
 async def open_executable(context: PathContext, dirfd: int, path: str, follow: bool = True,
                           empty_path: bool = False) -> File:
-    """Opens a regular file for execve(2): EACCES unless it may be executed."""
+    """Opens a regular file for execve(2): EACCES unless it may be executed. While it is open nobody writes it."""
     location = await resolve(context, dirfd, path, follow, empty_path)
     inode = inode_at(location)
     if inode.kind == S_IFLNK:
@@ -117,6 +120,11 @@ async def open_executable(context: PathContext, dirfd: int, path: str, follow: b
         raise errnos.EACCES("not a regular file on an executable mount")
     check_access(context.credentials, inode, MAY_EXEC)
     file = await inode.open(O_RDONLY | O_LARGEFILE, location, context)
+    try:
+        deny_write(file)
+    except errnos.ETXTBSY:
+        await file.release()
+        raise
     notify(location.dentry, IN_OPEN)
     return file
 
@@ -251,6 +259,8 @@ async def _open_found(context: PathContext, found: _Found, flags: int) -> File:
         raise errnos.ENOTDIR("not a directory")
     if not found.is_new:
         _check_open(context, location, inode, flags)
+        if flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC:
+            check_not_executed(inode)
         if flags & O_TRUNC and inode.kind == S_IFREG:
             change = AttributeChange(size=0, mode=mode_after_write(context.credentials, inode))
             await inode.set_attributes(change)
@@ -280,7 +290,14 @@ def _check_open(context: PathContext, location: Location, inode: Inode, flags: i
 
 
 async def _finish(context: PathContext, location: Location, flags: int) -> File:
-    file = await inode_at(location).open(flags & ~_NOT_KEPT, location, context)
+    inode = inode_at(location)
+    counts = flags & O_ACCMODE != O_RDONLY and begin_write(inode)
+    try:
+        file = await inode.open(flags & ~_NOT_KEPT, location, context)
+    except BaseException:
+        inode.writers -= counts
+        raise
+    file.write_share = int(counts)
     file.flags &= ~O_NOCTTY
     notify(location.dentry, IN_OPEN)
     return file

@@ -11,6 +11,7 @@ is in ``mapping.py``, mremap(2) in ``remap.py``, madvise(2), mlock(2) and kin in
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Protocol
 
@@ -153,7 +154,7 @@ class MemoryManager(GuestMemory):
         while self.vmas.orphans:
             file = self.vmas.orphans.pop()
             if file.references == 0:
-                await file.release()
+                await file.finish()
 
     # Changes and the host ------------------------------------------------------------------------
 
@@ -165,6 +166,15 @@ class MemoryManager(GuestMemory):
         """Makes what was changed before final."""
         self.vmas.begin()
         self._brk_before, self._failure_result = self.brk, None
+
+    def finish_change(self, context: Context, result: int) -> int | Awaitable[int]:
+        """Ends a change made under no lock, in memory that is not shared; gives ``result``, now or to await."""
+        return self._let_orphans_go(context, result) if self.vmas.orphans else result
+
+    async def _let_orphans_go(self, context: Context, result: int) -> int:
+        await self.flush(context)  # a file must not go before its pages
+        await self.release_orphans()
+        return result
 
     async def flush(self, context: Context) -> None:
         """Carries queued host calls out now; raises what the host said and takes the change back if one failed."""
@@ -240,11 +250,25 @@ class MemoryManager(GuestMemory):
 
     async def munmap(self, context: Context, address: int, length: int) -> None:
         """Removes whatever is mapped in a range."""
+        answer = self.begin_munmap(context, address, length)
+        if not isinstance(answer, int):
+            await answer
+
+    def begin_munmap(self, context: Context, address: int, length: int) -> int | Awaitable[int]:
+        """Does :meth:`munmap` at once where nobody shares the memory; otherwise gives the rest to await."""
         length = page_up(length)
         if address & (PAGE_SIZE - 1) or not length or address + length > GUEST_ADDRESS_MAX:
             raise EINVAL("not a range of pages")
+        if self.users > 1:
+            return self._munmap_shared(context, address, length)
+        self.begin_change()
+        self.unmap_range(context, address, length)  # raises before it has changed anything, or not at all
+        return self.finish_change(context, 0)
+
+    async def _munmap_shared(self, context: Context, address: int, length: int) -> int:
         async with self.changing(context):
             self.unmap_range(context, address, length)
+        return 0
 
     def unmap_range(self, context: Context, address: int, length: int) -> None:
         """Removes a range of whole pages inside a change."""

@@ -37,8 +37,8 @@ class MappedFile(Protocol):
     def describe(self) -> str:
         """Gives the name shown for files without a path."""
 
-    async def release(self) -> None:
-        """Lets go of what it holds, when :attr:`references` has fallen to zero."""
+    async def finish(self) -> None:
+        """Ends it, when :attr:`references` has fallen to zero."""
 
 
 class SharedAnonymous:
@@ -54,7 +54,7 @@ class SharedAnonymous:
         """Gives the name Linux shows."""
         return "/dev/zero (deleted)"
 
-    async def release(self) -> None:
+    async def finish(self) -> None:
         """Holds nothing: the host frees the pages."""
 
 

@@ -19,6 +19,7 @@ from asyncsentry.abi.mman_h import MAP_PRIVATE, PROT_EXEC, PROT_WRITE
 from asyncsentry.errnos import E2BIG, EACCES, EFAULT, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, EPERM, LinuxError
 from asyncsentry.fs.fdtable import drop
 from asyncsentry.fs.vfs import open_executable
+from asyncsentry.fs.writecount import put_access
 from asyncsentry.memory.auxv import build_stack
 from asyncsentry.memory.elf import ElfHeader, Program, Segment, parse_header, parse_program, parse_script
 from asyncsentry.memory.layout import STACK_EXTENT_MAX, STACK_EXTENT_MIN, Layout, choose_layout, page_up
@@ -98,14 +99,19 @@ async def load_program(kernel: Kernel, context: PathContext, start: Start) -> Lo
     ``context`` is who opens interpreters: a guest thread, or a stand-in for the first process.
     """
     _keep(start, start.file)
+    executable = None
     try:
         start.argv = start.argv or [b""]  # as Linux since 5.18
         start.check_arguments()
         image = await _find_image(context, start)
         interpreter = await _find_interpreter(context, start, image)
-        return await _build(kernel, start, image, interpreter)
+        loaded = await _build(kernel, start, image, interpreter)
+        executable = loaded.executable
+        return loaded
     finally:
         for file in start.opened:
+            if file is not executable:
+                put_access(file)
             await drop(file)
 
 

@@ -104,7 +104,7 @@ class ShmAttachment:
         """Gives the segment's pages."""
         return self.segment.descriptor
 
-    async def release(self) -> None:
+    async def finish(self) -> None:
         """Detaches: no area is left."""
         self.segment.detached(self)
 

@@ -118,6 +118,6 @@ async def _find_program(outsider: _Outsider, name: str, search_path: str) -> str
         except LinuxError:
             continue
         else:
-            await file.release()
+            await file.finish()
             return path
     raise failure

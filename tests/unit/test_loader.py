@@ -58,7 +58,7 @@ class Caller:
     async def write(self, path: str, content: bytes, mode: int = 0o755) -> None:
         file = await open_path(self, AT_FDCWD, path, 0o102, mode)
         file.try_write(content)
-        await file.release()
+        await file.finish()
 
     async def load(self, path: str, *arguments: bytes, environment: tuple[bytes, ...] = (),
                    stack_limit: int = 8 << 20) -> Loaded:
