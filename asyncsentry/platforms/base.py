@@ -10,6 +10,8 @@ returns). The same interface is implemented by ``systrap``, ``ptrace`` and, for 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from asyncsentry.gate import Gate, RunQueue
@@ -93,16 +95,23 @@ class Registers:
     fs: int
     gs: int
 
-    def __init__(self) -> None:
-        for name in self.NAMES:
-            setattr(self, name, 0)
+    def __init__(self, values: Iterable[int] = (0,) * len(NAMES)) -> None:
+        (
+            self.r15, self.r14, self.r13, self.r12, self.rbp, self.rbx, self.r11, self.r10, self.r9, self.r8, self.rax,
+            self.rcx, self.rdx, self.rsi, self.rdi, self.orig_rax, self.rip, self.cs, self.eflags, self.rsp, self.ss,
+            self.fs_base, self.gs_base, self.ds, self.es, self.fs, self.gs,
+        ) = values  # fmt: skip
+
+    def values(self) -> tuple[int, ...]:
+        """Gives the registers in the order of :attr:`NAMES`."""
+        return _values(self)
 
     def copy(self) -> Registers:
         """Gives an independent copy."""
-        other = Registers()
-        for name in self.NAMES:
-            setattr(other, name, getattr(self, name))
-        return other
+        return Registers(_values(self))
+
+
+_values: Callable[[Registers], tuple[int, ...]] = attrgetter(*Registers.NAMES)
 
 
 class AddressSpace(Protocol):

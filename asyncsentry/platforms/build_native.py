@@ -25,7 +25,7 @@ RECORD = """
 struct slot_record {
     char *memory; uint64_t guest_base; uint64_t frame_offset; uint64_t notification;
     uint64_t number; uint64_t arguments[6]; uint64_t address; uint64_t trapno; uint64_t error;
-    int32_t code; uint32_t signo; int32_t tid; uint32_t call_count;
+    int32_t code; uint32_t signo; int32_t tid; uint32_t call_count; uint32_t issued;
     uint32_t kind; uint8_t taken; uint8_t hot;
 };
 struct hub_event { uint64_t id; int32_t tid; int32_t slot; int64_t number; uint64_t arguments[6]; };
@@ -47,13 +47,15 @@ int hub_sleep(struct hub *hub);
 void slot_reset(struct hub *hub, int slot);
 void hub_answer(struct hub *hub, int slot, int action, uint32_t spin_us);
 void hub_answer_result(struct hub *hub, int slot, uint64_t result, uint32_t spin_us);
+uint32_t hub_take_wakes(struct hub *hub);
+int hub_has_woken(struct hub *hub);
 int hub_doorbell(struct hub *hub, struct hub_event *event);
 void hub_adopt(struct hub *hub, int slot, int tid, uint64_t id);
 int hub_reply(struct hub *hub, uint64_t id, int error, int go_on);
 int hub_lend(struct hub *hub, uint64_t id, int fd);
 int slot_add_call(struct hub *hub, int slot, uint64_t call, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
                   uint64_t e, uint64_t f, int lends);
-uint32_t slot_calls_done(struct hub *hub, int slot);
+int slot_calls_done(struct hub *hub, int slot);
 int64_t slot_call_result(struct hub *hub, int slot, uint32_t index);
 void slot_get_registers(struct hub *hub, int slot, uint64_t *registers);
 void slot_set_registers(struct hub *hub, int slot, const uint64_t *registers);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncsentry import errnos
@@ -29,6 +30,8 @@ KIND_NEWBORN = 6
 SYSCALL = TrapKind.SYSCALL
 CALLS_AT_ONCE: int = lib.MAX_CALLS - 1
 _FPSTATE_MAX = 8192
+_REGISTERS = ffi.typeof("uint64_t[27]")
+_NO_ARGUMENTS = (0,) * 6
 
 
 class SystrapContext:
@@ -42,6 +45,8 @@ class SystrapContext:
         self.host_tid = 0
         self.is_trapped = False
         """Whether its trap has been taken and not been answered."""
+        self.is_interrupted = False
+        """Whether it was interrupted and has not trapped since."""
         self.number = 0
         self.fault = Fault(0, 0, 0, 0, 0)
         self.host_error = 0
@@ -74,9 +79,8 @@ class SystrapContext:
             return TrapKind.GONE
         if kind == TrapKind.FAULT:
             self.fault = Fault(record.signo, record.code, record.address, record.trapno, record.error)
-        elif kind == TrapKind.HOST_CALL_FAILED:
-            done = lib.slot_calls_done(self._hub, self.slot)
-            self.host_error = max(0, -lib.slot_call_result(self._hub, self.slot, done - 1)) if done else 0
+        elif kind == TrapKind.HOST_CALL_FAILED and (done := lib.slot_calls_done(self._hub, self.slot)) > 0:
+            self.host_error = max(0, -lib.slot_call_result(self._hub, self.slot, done - 1))
             self._drop_lent()
         elif kind != TrapKind.INTERRUPT:  # a frame that lies: only a guest that writes its slot can do that
             self.platform.kill(self.space)
@@ -115,20 +119,21 @@ class SystrapContext:
         """Makes the thread trap soon, if it runs."""
         if not self.is_trapped and not self.space.is_dead:
             lib.thread_kill(self.space.host_pid, self.host_tid, lib.INTERRUPT_SIGNAL)
+            self.platform.expect_trap(self)
 
     # Host calls ------------------------------------------------------------------------------------
 
     def queue_host_call(self, call: HostCall) -> None:
         """Queues a call for the next resume or flush; at most :data:`CALLS_AT_ONCE` of them."""
-        arguments = list(call.arguments) + [0] * (6 - len(call.arguments))
-        if call.descriptor is not None:
-            arguments[4] = lib.LENT_FD
-            self.lent.append((call, os.dup(call.descriptor)))
-        self._add_call(call.number, arguments, call.descriptor is not None)
+        number, arguments, descriptor = call
+        if descriptor is not None:
+            arguments = (*arguments[:4], lib.LENT_FD, *arguments[5:])
+            self.lent.append((call, os.dup(descriptor)))
+        self._add_call(number, arguments, descriptor is not None)
 
-    def _add_call(self, number: int, arguments: list[int], lends: bool = False) -> None:
-        padded = [argument & MASK64 for argument in arguments] + [0] * (6 - len(arguments))
-        if lib.slot_add_call(self._hub, self.slot, number, *padded, int(lends)):
+    def _add_call(self, number: int, arguments: Sequence[int], lends: bool = False) -> None:
+        words = [argument & MASK64 for argument in arguments]
+        if lib.slot_add_call(self._hub, self.slot, number, *words, *_NO_ARGUMENTS[len(words) :], lends):
             raise errnos.SentryBug(f"more than {CALLS_AT_ONCE} host calls queued at once")
         self.pending_calls += 1
 
@@ -149,6 +154,9 @@ class SystrapContext:
         if self.space.is_dead:
             raise errnos.ESRCH("the guest's host process has died")
         done = lib.slot_calls_done(self._hub, self.slot)
+        if done < 0:
+            self.platform.kill(self.space)
+            raise errnos.ESRCH("a guest answered in the stub's place")
         return [lib.slot_call_result(self._hub, self.slot, index) for index in range(done)]
 
     def _drop_lent(self) -> None:
@@ -165,11 +173,9 @@ class SystrapContext:
 
     def get_registers(self) -> Registers:
         """Copies the registers from the frame."""
-        values = ffi.new("uint64_t[27]")
+        values = ffi.new(_REGISTERS)
         lib.slot_get_registers(self._hub, self.slot, values)
-        registers = Registers()
-        for name, value in zip(Registers.NAMES, values, strict=True):
-            setattr(registers, name, value)
+        registers = Registers(values)
         registers.ss = 0x2B
         registers.orig_rax = self._record.number if self._record.signo == SIGSYS else MASK64
         registers.fs_base, registers.gs_base = self.fs_base, self.gs_base
@@ -177,7 +183,7 @@ class SystrapContext:
 
     def set_registers(self, registers: Registers) -> None:
         """Writes the registers to the frame; selectors are always those of 64-bit user code."""
-        values = ffi.new("uint64_t[27]", [getattr(registers, name) & MASK64 for name in Registers.NAMES])
+        values = ffi.new(_REGISTERS, [value & MASK64 for value in registers.values()])
         lib.slot_set_registers(self._hub, self.slot, values)
 
     def get_fpstate(self) -> bytes:
@@ -213,6 +219,7 @@ class SystrapContext:
     def taken(self) -> None:
         """Called by the pump, outside any task, when a trap of this thread was taken."""
         self.is_trapped = True
+        self.is_interrupted = False
         self.gate.fire()
 
     async def destroy(self) -> None:

@@ -3,7 +3,7 @@
 Every system call a guest makes traps (SIGSYS). The stub's own calls are told apart by the instruction pointer.
 Guest code may jump to the stub's ``syscall`` instructions with registers of its choice, so what is let through
 must harm nobody but the caller: memory calls on guest addresses, leaving, returning from signals. What lends or
-makes something (a mapping of a descriptor, clone) is put to the sentry with its registers
+makes something (a mapping of a descriptor, clone), and a thread's exit, is put to the sentry with its registers
 (SECCOMP_RET_USER_NOTIF), and so is the doorbell. See seccomp(2), linux/filter.h.
 """
 
@@ -27,7 +27,9 @@ SYS_ARCH_PRCTL, SYS_EXIT_GROUP = 158, 231
 _MAP_ANONYMOUS, _MADV_DONTFORK, _PR_SET_PDEATHSIG, _SIGKILL = 0x20, 10, 1, 9
 _ARCH_SET_GS, _ARCH_AFTER_GET_GS = 0x1001, 0x1005
 
-_FREE = (SYS_RT_SIGRETURN, SYS_SIGALTSTACK, SYS_CLOSE, SYS_EXIT, SYS_EXIT_GROUP)
+_FREE = (SYS_RT_SIGRETURN, SYS_SIGALTSTACK, SYS_CLOSE, SYS_EXIT_GROUP)
+_ASKED = (SYS_CLONE, SYS_EXIT)
+"""A thread that could exit unnoticed would leave its tid, by which we reach its memory, to a stranger."""
 _RANGE_CALLS = (SYS_MUNMAP, SYS_MPROTECT, SYS_MADVISE, SYS_MREMAP, SYS_MMAP, SYS_MSYNC, SYS_MLOCK, SYS_MUNLOCK)
 
 
@@ -76,7 +78,8 @@ def build(stub_base: int, stub_size: int, slots_base: int, doorbell: int) -> byt
     a.jump(_JUMP_EQUAL, doorbell, then="notify")
     for number in _FREE:
         a.jump(_JUMP_EQUAL, number, then="allow")
-    a.jump(_JUMP_EQUAL, SYS_CLONE, then="notify")
+    for number in _ASKED:
+        a.jump(_JUMP_EQUAL, number, then="notify")
     a.jump(_JUMP_EQUAL, SYS_PRCTL, then="prctl")
     a.jump(_JUMP_EQUAL, SYS_ARCH_PRCTL, then="arch_prctl")
     for number in _RANGE_CALLS:

@@ -35,6 +35,7 @@
 #define MAX_SLOTS (1 << 17)
 #define TID_TABLE (1 << 18) /* open addressing, never more than half full */
 #define MAX_HOT 8
+#define RINGS_AT_ONCE 256
 #define FRAME_LIMIT 8192 /* the largest frame we copy for a template or a child */
 
 /* The kernel's x86-64 signal frame: struct ucontext with struct sigcontext_64, asm/sigcontext.h, then siginfo. */
@@ -61,6 +62,8 @@ struct hub {
     struct slot_record *slots;
     int32_t hot[MAX_HOT];
     int hot_count;
+    uint32_t wakes;
+    int has_woken;
     int32_t *tids;     /* hash table: key … */
     int32_t *tid_slot; /* … and value */
     char *fp_template; /* a pristine frame from UC_SIZE up, i.e. its FP state */
@@ -178,6 +181,7 @@ static void take(struct slot_record *slot) {
     uint32_t signo = __atomic_load_n(&control->signo, __ATOMIC_RELAXED);
     uint32_t phase = __atomic_load_n(&control->phase, __ATOMIC_RELAXED);
     slot->taken = 1;
+    slot->issued = slot->call_count;
     slot->call_count = 0;
     if (phase != PHASE_TRAP) { /* a newborn has no frame yet; after calls it is the one we know */
         slot->kind = phase == PHASE_CALLED ? KIND_CALLED : KIND_NEWBORN;
@@ -287,8 +291,24 @@ void hub_answer(struct hub *hub, int number, int action, uint32_t spin_us) {
     if (slot->notification) {
         struct seccomp_notif_resp response = {slot->notification, 0, 0, 0};
         slot->notification = 0;
+        hub->wakes++;
+        hub->has_woken = 1;
         ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
     }
+}
+
+/* How many parked threads were woken since this was last asked. */
+uint32_t hub_take_wakes(struct hub *hub) {
+    uint32_t wakes = hub->wakes;
+    hub->wakes = 0;
+    return wakes;
+}
+
+/* Whether one was woken since this was last asked: it needs a while to get to its CPU. */
+int hub_has_woken(struct hub *hub) {
+    int has_woken = hub->has_woken;
+    hub->has_woken = 0;
+    return has_woken;
 }
 
 void hub_answer_result(struct hub *hub, int number, uint64_t result, uint32_t spin_us) {
@@ -304,7 +324,7 @@ enum { NOTHING = -1, FOR_PYTHON = -2, DEAD = -3 };
 /* Takes the next notification. A ring of a known thread is handled here: a slot that was not taken yet is taken and
  * given back; a slot in work keeps the notification, so that the thread stays parked. Anything else goes to event. */
 int hub_doorbell(struct hub *hub, struct hub_event *event) {
-    for (;;) {
+    for (int rings = 0; rings < RINGS_AT_ONCE; rings++) {
         struct pollfd readable = {hub->listener, POLLIN, 0};
         if (poll(&readable, 1, 0) <= 0) return NOTHING;
         if (!(readable.revents & POLLIN)) return DEAD;
@@ -336,6 +356,7 @@ int hub_doorbell(struct hub *hub, struct hub_event *event) {
         for (int i = 0; i < 6; i++) event->arguments[i] = notification.data.args[i];
         return FOR_PYTHON;
     }
+    return NOTHING; /* guests that ring for nothing must not keep us here; the listener stays readable */
 }
 
 /* Takes a thread that rang for the first time in a slot it was expected in. */
@@ -367,9 +388,14 @@ int slot_add_call(struct hub *hub, int number, uint64_t call, uint64_t a, uint64
     return 0;
 }
 
-uint32_t slot_calls_done(struct hub *hub, int number) {
-    uint32_t done = control_of(&hub->slots[number])->calls_done;
-    return done > MAX_CALLS ? MAX_CALLS : done;
+/* How many of the calls last issued were made, the last of them perhaps in vain; -1 if the answer cannot be the stub's. */
+int slot_calls_done(struct hub *hub, int number) {
+    struct slot_record *slot = &hub->slots[number];
+    struct control *control = control_of(slot);
+    uint32_t done = __atomic_load_n(&control->calls_done, __ATOMIC_RELAXED);
+    if (slot->kind != KIND_CALLED || done == 0 || done > slot->issued || done > MAX_CALLS) return -1;
+    int64_t last = __atomic_load_n(&control->calls[done - 1].result, __ATOMIC_RELAXED);
+    return done == slot->issued || (last < 0 && last >= -4095) ? (int)done : -1;
 }
 
 int64_t slot_call_result(struct hub *hub, int number, uint32_t index) {

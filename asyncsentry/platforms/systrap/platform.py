@@ -1,8 +1,7 @@
 """The systrap platform: pumps traps from slots and the doorbell, and makes guest processes and threads.
 
 Hot, a trap is seen by spinning on the slots that were answered last; cold, by a notification on the seccomp
-listener, an ordinary reader of the loop. Spinning pays only while guests come back at once: when it often
-expires in vain (no free CPU, or guests that compute) it is given up for a while.
+listener, an ordinary reader of the loop. Which of the two is decided in ``spinning.py``.
 
 Births (fork, clone) are one at a time, so a thread nobody knows can only be the one being born.
 """
@@ -22,19 +21,18 @@ from asyncsentry.platforms._native import ffi, lib
 from asyncsentry.platforms.base import HostCall
 from asyncsentry.platforms.hostmemory import copy_buffer
 from asyncsentry.platforms.systrap import filter as seccomp_filter
+from asyncsentry.platforms.systrap.birth import WAIT_ALL, Birth, is_in_session, kill_strays
 from asyncsentry.platforms.systrap.context import SystrapContext
 from asyncsentry.platforms.systrap.slots import SLOT_SIZE, ChunkPool
 from asyncsentry.platforms.systrap.space import SystrapSpace
+from asyncsentry.platforms.systrap.spinning import SpinPolicy
+from asyncsentry.platforms.systrap.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from asyncsentry.platforms.base import Context
 
-if TYPE_CHECKING:
-    pass
-
-SYS_MMAP, SYS_CLOSE, SYS_CLONE = 9, 3, 56
+SYS_MMAP, SYS_CLOSE, SYS_CLONE, SYS_EXIT = 9, 3, 56, 60
 CLONE_PARENT, CLONE_THREAD_FLAGS = 0x8000, 0x00000100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
-WAIT_ALL = 0x40000000
 NOTHING, FOR_PYTHON, DEAD = -1, -2, -3
 
 TRAPS_PER_TURN = 64
@@ -43,9 +41,9 @@ SENTRY_SPIN_US = 20
 STUB_SPIN_US = 20
 WAKE_SPIN_US = 100
 """A guest woken on another CPU needs some 40 µs to get there (an idle vCPU has to be kicked)."""
-MISSES_BEFORE_COLD = 4
-BELLS_BEFORE_HOT = 64
 SPARE_PROCESSES = 2
+BIRTH_LIMIT_S = 20
+"""A parent that has not borne by then, or a child that has not arrived, holds up all others on purpose."""
 
 
 class SystrapPlatform:
@@ -54,18 +52,16 @@ class SystrapPlatform:
     name = "systrap"
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.hub = lib.hub_new()
         if self.hub == ffi.NULL:
             raise MemoryError("no memory for the slots' records")
         self.run_queue: RunQueue | None = None
         """Guest threads to step between traps; set by the kernel."""
         self.stub_spin_us = 0
-        self._may_spin = len(os.sched_getaffinity(0)) > 1
-        self._misses = 0
-        self._bells_until_hot = 0
+        self._policy = SpinPolicy(len(os.sched_getaffinity(0)))
         self._spin_cycles = SENTRY_SPIN_US * lib.hub_cycles_per_us(self.hub)
         self._wake_cycles = WAKE_SPIN_US * lib.hub_cycles_per_us(self.hub)
-        self._just_woke = False
         self._pump_scheduled = False
         self._buffer = copy_buffer()
         self._event = ffi.new("struct hub_event *")
@@ -75,16 +71,19 @@ class SystrapPlatform:
         self._spaces: dict[int, SystrapSpace] = {}
         """By pidfd."""
         self._birth_lock = asyncio.Lock()
-        self._birth: tuple[SystrapContext, SystrapContext, int] | None = None
-        """Parent, child and clone flags of the birth under way."""
+        self._birth: Birth | None = None
+        self._leaving: set[int] = set()
+        """Tids of threads that were told to exit."""
+        self._watchdog = Watchdog(self)
         self._spare: list[SystrapContext] = []
         self._refill: asyncio.Task[None] | None = None
         self._zygote: SystrapContext
+        self._zygote_pid = 0
+        """The zygote's process, by which the host names the session all guest processes are in."""
         self._listener = -1
         self._vdso = (0, 0)
         self._deaths = select.epoll()
         self._closed = False
-        self._loop = asyncio.get_running_loop()
 
     # Start and end ---------------------------------------------------------------------------------
 
@@ -104,9 +103,10 @@ class SystrapPlatform:
                 raise OSError(-pid, "cannot start the zygote")
             theirs.close()
             space = SystrapSpace(self._buffer, chunk, (0, 0))
+            self._zygote_pid = pid
             self._watch(space, pid)
             self._zygote = self._register(SystrapContext(self, space, chunk.first), pid)
-            await self._loop.sock_recv(ours, 1)  # end of file: it is ready, or dead
+            await self.loop.sock_recv(ours, 1)  # end of file: it is ready, or dead
         finally:
             ours.close()
             theirs.close()
@@ -127,7 +127,7 @@ class SystrapPlatform:
             raise errnos.SentryBug(f"cannot take the seccomp listener: {os.strerror(-self._listener)}")
         lib.hub_listen(self.hub, self._listener)
         lib.hub_hand_over(self.hub, 1)  # older hosts cannot: slower, no less right
-        self._loop.add_reader(self._listener, self._on_bell)
+        self.loop.add_reader(self._listener, self._on_bell)
 
     async def close(self) -> None:
         """Ends every host process and gives back every descriptor."""
@@ -138,13 +138,17 @@ class SystrapPlatform:
             self._refill.cancel()
             await asyncio.gather(self._refill, return_exceptions=True)
         if self._listener >= 0:
-            self._loop.remove_reader(self._listener)
-        self._loop.remove_reader(self._deaths.fileno())
+            self.loop.remove_reader(self._listener)
+        self.loop.remove_reader(self._deaths.fileno())
         for space in list(self._spaces.values()):
             self.kill(space)
+        self._watchdog.close()
+        session = self._zygote_pid
         for space in list(self._spaces.values()):
             os.waitpid(space.host_pid, WAIT_ALL)  # noqa: ASYNC222 - just killed: it takes microseconds
             self._buried(space)
+        if session:
+            kill_strays(session, ())
         if self._listener >= 0:
             os.close(self._listener)
         self._deaths.close()
@@ -159,27 +163,35 @@ class SystrapPlatform:
         if self._closed:
             return
         queue = self.run_queue
+        hits = misses = 0
         for _ in range(TRAPS_PER_TURN):
             if queue is not None and queue.ready:
                 queue.run()
                 cycles = 0
             else:
-                cycles = self._wake_cycles if self._just_woke else self._spin_cycles
-            self._just_woke = False
+                cycles = self._wake_cycles if lib.hub_has_woken(self.hub) else self._spin_cycles
             slot = lib.hub_spin(self.hub, cycles)
             if slot >= 0:
-                self._misses = 0
+                hits += 1
                 self._step(slot)
             elif cycles:
-                self._missed()
+                misses = 1
                 break
-        else:
+        self._settle(hits, misses)
+        if not misses:
             self._schedule_pump()
             return
         slot = lib.hub_sleep(self.hub)
         if slot >= 0:
             self._step(slot)
             self._schedule_pump()
+
+    def _settle(self, hits: int, misses: int) -> None:
+        policy = self._policy
+        policy.settle(hits, lib.hub_take_wakes(self.hub), misses)
+        if not policy.is_hot and self.stub_spin_us:
+            self.stub_spin_us = 0
+            lib.hub_hand_over(self.hub, 1)
 
     def _step(self, slot: int) -> None:
         context = self._contexts.get(slot)
@@ -193,49 +205,46 @@ class SystrapPlatform:
     def _schedule_pump(self) -> None:
         if not self._pump_scheduled:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
-
-    def _missed(self) -> None:
-        self._misses += 1
-        if self._misses >= MISSES_BEFORE_COLD:
-            self._misses = MISSES_BEFORE_COLD - 1
-            self.stub_spin_us = 0
-            self._bells_until_hot = BELLS_BEFORE_HOT
-            lib.hub_hand_over(self.hub, 1)
+            self.loop.call_soon(self._pump)
 
     def _on_bell(self) -> None:
         """Reads the doorbell until it is silent."""
+        bells = 0
         for _ in range(TRAPS_PER_TURN):
             found = lib.hub_doorbell(self.hub, self._event)
             if found >= 0:
+                bells += 1
                 self._step(found)
-                self._bells_until_hot -= 1
             elif found == FOR_PYTHON:
                 self._on_event()
             elif found == NOTHING:
                 break
             else:
-                self._loop.remove_reader(self._listener)
+                self.loop.remove_reader(self._listener)
                 break
         if self.stub_spin_us:
-            self._just_woke = True
             self._schedule_pump()
-        elif self._may_spin and self._bells_until_hot <= 0:
+        elif self._policy.rang(bells):
             self.stub_spin_us = STUB_SPIN_US
             lib.hub_hand_over(self.hub, 0)
+            lib.hub_take_wakes(self.hub)
 
     def _on_event(self) -> None:
         """Judges a host call that the filter put to us; whoever asks, the answer is no unless we expect it."""
         event = self._event
         context = self._contexts.get(event.slot)
-        if context is None and not self._is_newborn(event.tid):
+        if event.number == SYS_EXIT:
+            allowed = event.tid in self._leaving
+            lib.hub_reply(self.hub, event.id, 0 if allowed else errnos.EPERM.errno, allowed)
+        elif context is None and not self._is_newborn(event.tid):
             lib.hub_reply(self.hub, event.id, errnos.ENOSYS.errno, 0)
         elif event.number == lib.DOORBELL_NR and context is None:
             self._arrived(event.tid, event.id)
-        elif event.number == SYS_CLONE and self._birth is not None and self._birth[0] is context:
-            allowed = event.arguments[0] == self._birth[2]
+        elif event.number == SYS_CLONE and (birth := self._birth) is not None and birth.parent is context:
+            allowed = event.arguments[0] == birth.flags and not birth.is_allowed
+            birth.is_allowed = birth.is_allowed or allowed
             lib.hub_reply(self.hub, event.id, 0 if allowed else errnos.EPERM.errno, allowed)
-        elif event.number == SYS_MMAP and (lender := context or (self._birth and self._birth[1])):
+        elif event.number == SYS_MMAP and (lender := context or (self._birth and self._birth.child)):
             self._lend(lender, event.id, tuple(ffi.unpack(event.arguments, 6)))
         else:
             lib.hub_reply(self.hub, event.id, errnos.EPERM.errno, 0)
@@ -267,7 +276,7 @@ class SystrapPlatform:
 
     def _start_refill(self) -> None:
         if self._refill is None or self._refill.done():
-            self._refill = self._loop.create_task(self._fill_pool())
+            self._refill = self.loop.create_task(self._fill_pool())
 
     async def _fill_pool(self) -> None:
         while len(self._spare) < SPARE_PROCESSES:
@@ -308,6 +317,7 @@ class SystrapPlatform:
         for entry in list(space.leaving):
             if lib.thread_kill(space.host_pid, entry[1], 0):
                 space.leaving.remove(entry)
+                self._leaving.discard(entry[1])
                 lib.hub_unbind(self.hub, entry[0])
                 space.free_slots.append(entry[0])
         if not space.free_slots:
@@ -323,50 +333,72 @@ class SystrapPlatform:
     async def _bear(self, parent: SystrapContext, child: SystrapContext, call: int, flags: int, stack: int
                     ) -> SystrapContext:
         lib.slot_reset(self.hub, child.slot)
-        self._birth = (parent, child, flags)
+        self._birth = birth = Birth(parent, child, flags)
+        timer = self.loop.call_later(BIRTH_LIMIT_S, self._is_late, birth)
         try:
-            host_id = await self._make(parent, call, flags, stack)
-            if host_id < 0:
-                raise errnos.EAGAIN(f"the host made no guest thread: {os.strerror(-host_id)}")
-            if call == lib.CALL_FORK:
-                self._watch(child.space, host_id)
+            host_id = await self._make(birth, call, stack)
             await child.wait_newborn()
+            if call == lib.CALL_FORK and child.host_tid != host_id:
+                raise errnos.ESRCH("a guest named another child than it has borne")
         except BaseException:
-            self._stillborn(child)
+            self._stillborn(birth)
             raise
         finally:
+            timer.cancel()
             self._birth = None
         return child
 
-    async def _make(self, parent: SystrapContext, call: int, flags: int, stack: int) -> int:
-        """Has the parent make the host thread or process; gives its number or ``-errno``.
+    async def _make(self, birth: Birth, call: int, stack: int) -> int:
+        """Has the parent make the host thread or process; gives its number. EAGAIN if the host refuses.
 
         Once asked for, it is seen through even if we are cancelled: a process nobody has noted nobody would reap.
         """
-        parent._add_call(call, [flags, stack])
+        parent = birth.parent
+        parent._add_call(call, [birth.flags, stack])
         try:
-            return (await parent.flush())[-1]
+            host_id = (await parent.flush())[-1]
         except asyncio.CancelledError:
-            host_id = (await parent.results())[-1]
-            if call == lib.CALL_FORK and host_id > 0:
-                assert self._birth is not None
-                self._watch(self._birth[1].space, host_id)
+            self._note(birth, call, (await parent.results())[-1])
             raise
+        self._note(birth, call, host_id)
+        return host_id
+
+    def _note(self, birth: Birth, call: int, host_id: int) -> None:
+        """Takes note of what a parent says it has made: a process only if the host kernel agrees."""
+        if host_id < 0:
+            raise errnos.EAGAIN(f"the host made no guest thread: {os.strerror(-host_id)}")
+        if call != lib.CALL_FORK:
+            return
+        if host_id in self._host_pids() or not is_in_session(host_id, self._zygote_pid):
+            self.kill(birth.parent.space)
+            raise errnos.ESRCH("a guest named a child that is not its own")
+        self._watch(birth.child.space, host_id)
+
+    def _is_late(self, birth: Birth) -> None:
+        """Ends a birth that takes too long by killing whoever it waits for."""
+        if birth.child.space.pidfd >= 0:
+            self.kill(birth.child.space)
+        elif birth.parent is not self._zygote:
+            self.kill(birth.parent.space)
+
+    def _host_pids(self) -> set[int]:
+        return {space.host_pid for space in self._spaces.values()}
 
     def _is_newborn(self, tid: int) -> bool:
         """Whether a thread nobody knows is the one being born, not one that should have exited long ago."""
-        if self._birth is None or self._birth[1].host_tid:
+        birth = self._birth
+        if birth is None or birth.child.host_tid:
             return False
-        parent, child, flags = self._birth
-        if flags != CLONE_PARENT:
-            return not lib.thread_kill(parent.space.host_pid, tid, 0)
+        if birth.flags != CLONE_PARENT:
+            return not lib.thread_kill(birth.parent.space.host_pid, tid, 0)
         is_leader = not lib.thread_kill(tid, tid, 0)
-        return is_leader and all(space.host_pid != tid or space is child.space for space in self._spaces.values())
+        return is_leader and all(
+            space.host_pid != tid or space is birth.child.space for space in self._spaces.values())
 
     def _arrived(self, tid: int, notification: int) -> None:
         """The thread being born rings for the first time."""
         assert self._birth is not None
-        child = self._birth[1]
+        child = self._birth.child
         self._register(child, tid, notification)
         child.taken()
 
@@ -390,7 +422,7 @@ class SystrapPlatform:
         self._deaths.register(space.pidfd, select.EPOLLIN)
 
     def _deaths_watch(self) -> None:
-        self._loop.add_reader(self._deaths.fileno(), self._on_death)
+        self.loop.add_reader(self._deaths.fileno(), self._on_death)
 
     def _on_death(self) -> None:
         for pidfd, _ in self._deaths.poll(0):
@@ -408,21 +440,33 @@ class SystrapPlatform:
             lib.hub_unbind(self.hub, slot)
             if not self._closed:
                 context.gate.fire()
-        for slot, _ in space.leaving:
+        for slot, tid in space.leaving:
+            self._leaving.discard(tid)
             lib.hub_unbind(self.hub, slot)
         for chunk in space.chunks:
             self._chunks.release(chunk)
         if not space.died.done():
             space.died.set_result(None)
 
-    def _stillborn(self, child: SystrapContext) -> None:
+    def _stillborn(self, birth: Birth) -> None:
+        """Takes a birth back: a process it has made, known or not, must go before the next birth."""
+        child = birth.child
         child._drop_lent()
         child.space.contexts.discard(child)
-        if not child.space.contexts:
-            if child.space.pidfd >= 0:
-                self.kill(child.space)
-            else:
-                self._chunks.release(child.space.chunks[0])
+        if child.space is birth.parent.space:
+            if not child.host_tid:
+                child.space.free_slots.append(child.slot)
+            return
+        if child.space.pidfd >= 0:
+            self.kill(child.space)
+        else:
+            self._chunks.release(child.space.chunks[0])
+        if birth.is_allowed:
+            kill_strays(self._zygote_pid, self._host_pids())
+
+    def expect_trap(self, context: SystrapContext) -> None:
+        """Makes sure that a thread which was interrupted traps, or dies."""
+        self._watchdog.expect(context)
 
     def kill(self, space: SystrapSpace) -> None:
         """Kills a guest process; its death is noticed later."""
@@ -433,6 +477,7 @@ class SystrapPlatform:
         """Forgets a thread that is about to exit; its slot is free once the host thread is gone."""
         self._contexts.pop(context.slot, None)  # its tid stays bound: it may be on its way to the bell
         context.space.leaving.append((context.slot, context.host_tid))
+        self._leaving.add(context.host_tid)
 
     def vdso(self) -> tuple[int, int]:
         """Gives where the host's vDSO lies in every guest process."""
