@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import NamedTuple, Protocol
 
 from asyncsentry.abi import mman_h as abi
 from asyncsentry.abi.resource_h import RLIMIT_MEMLOCK
-from asyncsentry.errnos import EACCES, EAGAIN, EEXIST, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM
+from asyncsentry.errnos import EACCES, EAGAIN, EEXIST, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM, LinuxError
 from asyncsentry.memory.layout import page_up
 from asyncsentry.memory.manager import MAX_MAP_COUNT, PROT_ALL, LimitSource, MemoryManager
 from asyncsentry.memory.vma import MAY_ALL, VM_LOCKED, MappedFile, SharedAnonymous, Vma
@@ -51,6 +52,12 @@ class Mapping(NamedTuple):
 
 async def mmap(memory: MemoryManager, context: Context, request: Mapping, limits: LimitSource) -> int:
     """Maps anonymous memory or a file and gives where, with mmap(2)'s checks in Linux's order."""
+    answer = begin_mmap(memory, context, request, limits)
+    return answer if isinstance(answer, int) else await answer
+
+
+def begin_mmap(memory: MemoryManager, context: Context, request: Mapping, limits: LimitSource) -> int | Awaitable[int]:
+    """Does :func:`mmap` at once where nobody shares the memory; otherwise gives the rest to await."""
     if not request.length:
         raise EINVAL("nothing to map")
     length = page_up(request.length)
@@ -60,11 +67,28 @@ async def mmap(memory: MemoryManager, context: Context, request: Mapping, limits
         raise EOVERFLOW("the offset overflows")
     if len(memory.vmas) >= MAX_MAP_COUNT:
         raise ENOMEM("too many areas")
+    if memory.users > 1:
+        return _mmap_shared(memory, context, request, length, limits)
+    memory.begin_change()
+    try:
+        start = _place(memory, context, request, length, limits)
+    except LinuxError:
+        memory.vmas.rollback()
+        raise
+    return memory.finish_change(context, start)
+
+
+async def _mmap_shared(memory: MemoryManager, context: Context, request: Mapping, length: int,
+                       limits: LimitSource) -> int:
     async with memory.changing(context):
-        start = _choose_address(memory, request.address, length, request.flags)
-        vma, descriptor = _describe(request, start, start + length, memory.lock_future)
-        _check_limits(memory, vma, request, limits)
-        memory.map_area(context, vma, request.flags, descriptor)
+        return _place(memory, context, request, length, limits)
+
+
+def _place(memory: MemoryManager, context: Context, request: Mapping, length: int, limits: LimitSource) -> int:
+    start = _choose_address(memory, request.address, length, request.flags)
+    vma, descriptor = _describe(request, start, start + length, memory.lock_future)
+    _check_limits(memory, vma, request, limits)
+    memory.map_area(context, vma, request.flags, descriptor)
     return start
 
 
@@ -137,11 +161,10 @@ def _check_file(request: Mapping, file: MappableFile) -> tuple[int, int]:
 
 
 def _check_limits(memory: MemoryManager, vma: Vma, request: Mapping, limits: LimitSource) -> None:
-    replaced = sum(
-        min(vma.end, other.end) - max(vma.start, other.start)
-        for other in memory.vmas.overlapping(vma.start, vma.end)
-    )  # fmt: skip
-    memory.check_growth(vma.size - replaced, memory.is_data(vma), limits)
+    growth = vma.end - vma.start
+    for other in memory.vmas.overlapping(vma.start, vma.end):
+        growth -= min(vma.end, other.end) - max(vma.start, other.start)
+    memory.check_growth(growth, memory.is_data(vma), limits)
     if vma.flags & VM_LOCKED and not request.may_lock:
         limit = limits.soft(RLIMIT_MEMLOCK)
         if request.flags & abi.MAP_LOCKED and limit == 0:

@@ -88,6 +88,10 @@ class Vma:
         offset = self.offset + start - self.start if self.file is not None else 0
         return Vma(start, end, self.prot, self.flags, self.file, offset, self.name, self.may)
 
+    def up_to(self, end: int) -> Vma:
+        """Gives it with another end."""
+        return Vma(self.start, end, self.prot, self.flags, self.file, self.offset, self.name, self.may)
+
     def changed(self, prot: int | None = None, flags: int | None = None, name: str | None = None) -> Vma:
         """Gives the same range with other properties."""
         return Vma(
@@ -160,7 +164,8 @@ class VmaSet:
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """Gives the areas that share a page with a range."""
-        return self._vmas[self._first(start) : bisect_left(self._starts, end)]
+        first = self._first(start)
+        return self._vmas[first : bisect_left(self._starts, end, first)]
 
     def covers(self, start: int, end: int) -> bool:
         """Whether every page of a range is mapped."""
@@ -195,7 +200,7 @@ class VmaSet:
         """Puts ``new`` in the place of the areas numbered ``first`` up to ``last``."""
         old = self._vmas[first:last]
         self._vmas[first:last] = new
-        self._starts[first:last] = [vma.start for vma in new]
+        self._starts[first:last] = [new[0].start] if len(new) == 1 else [vma.start for vma in new]
         for vma in new:
             self.total += vma.end - vma.start
             if vma.file is not None:
@@ -206,14 +211,19 @@ class VmaSet:
                 vma.file.references -= 1
                 if vma.file.references == 0:
                     self.orphans.append(vma.file)
-        self.peak = max(self.peak, self.total)
+        if self.total > self.peak:
+            self.peak = self.total
         self.journal.append((first, len(new), old))
 
     def replace(self, start: int, end: int, vma: Vma | None) -> None:
         """Lets a range hold ``vma`` (which covers it exactly), or nothing, whatever was there."""
-        first, last = self._first(start), bisect_left(self._starts, end)
-        self._settle(first, last, start, end, [] if vma is None else [vma])
-        if vma is None and self._top < end:
+        first = self._first(start)
+        last = bisect_left(self._starts, end, first)
+        if vma is not None:
+            self._settle(first, last, start, end, [vma])
+            return
+        self._settle(first, last, start, end, [])
+        if self._top < end:
             # The search hint must lie above the new gap, which begins or ends at a neighbour.
             following = self.next_from(start)
             self._top = following.start if following else self._high
@@ -238,9 +248,9 @@ class VmaSet:
             return
         if first > 0 and middle[0].continues(vmas[first - 1]):
             first -= 1
-            middle.insert(0, vmas[first])
+            middle[0] = vmas[first].up_to(middle[0].end)
         if last < len(vmas) and vmas[last].continues(middle[-1]):
-            middle.append(vmas[last])
+            middle[-1] = middle[-1].up_to(vmas[last].end)
             last += 1
         self.splice(first, last, _joined(middle) if len(middle) > 1 else middle)
 
@@ -283,9 +293,7 @@ def _joined(vmas: list[Vma]) -> list[Vma]:
     for vma in vmas[1:]:
         previous = result[-1]
         if vma.continues(previous):
-            joined = previous.part(previous.start, previous.end)
-            joined.end = vma.end
-            result[-1] = joined
+            result[-1] = previous.up_to(vma.end)
         else:
             result.append(vma)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi import mman_h as abi
@@ -10,8 +11,7 @@ from asyncsentry.errnos import EBADF, EINVAL, ENOMEM, ENOSPC
 from asyncsentry.fs.file import O_PATH, File
 from asyncsentry.memory import advice as advices
 from asyncsentry.memory.layout import page_up
-from asyncsentry.memory.mapping import Mapping
-from asyncsentry.memory.mapping import mmap as map_memory
+from asyncsentry.memory.mapping import Mapping, begin_mmap
 from asyncsentry.memory.remap import Remap
 from asyncsentry.memory.remap import mremap as remap
 from asyncsentry.platforms.base import PAGE_SIZE
@@ -22,6 +22,7 @@ from asyncsentry.tasks.credentials import CAP_IPC_LOCK
 if TYPE_CHECKING:
     from asyncsentry.tasks.thread import Thread
 
+_NO_OFFSET = Size(0)
 _READ_IMPLIES_EXEC = 0x0400000
 _MINCORE_CHUNK = 1 << 20
 _PKEY_NONE = -1
@@ -46,7 +47,8 @@ def with_implied_exec(thread: Thread, prot: int, file: File | None = None) -> in
 
 @syscall(9, errnos="EACCES EAGAIN EBADF EEXIST EINVAL ENODEV ENOMEM EOPNOTSUPP EOVERFLOW EPERM",
          missing="MAP_HUGETLB finds no huge pages; MAP_SYNC needs a DAX file, of which there are none")
-async def mmap(thread: Thread, address: Pointer, length: Size, prot: Size, flags: Flags, fd: Fd, offset: Size) -> int:
+def mmap(thread: Thread, address: Pointer, length: Size, prot: Size, flags: Flags, fd: Fd,
+         offset: Size) -> int | Awaitable[int]:
     """mmap(2): offset first, then the descriptor, then everything else."""
     if offset & (PAGE_SIZE - 1):
         raise EINVAL("offset is not a page's")
@@ -60,17 +62,18 @@ async def mmap(thread: Thread, address: Pointer, length: Size, prot: Size, flags
     elif flags & abi.MAP_HUGETLB:
         raise ENOMEM("there are no huge pages")
     else:
-        offset = Size(0)
-    prot = Size(with_implied_exec(thread, prot, file))
-    request = Mapping(address, length, prot, flags, file, offset, is_noexec(file), may_lock(thread))
-    return await map_memory(thread.memory, thread.context, request, thread.process.limits)
+        offset = _NO_OFFSET
+    if thread.personality:
+        prot = Size(with_implied_exec(thread, prot, file))
+    no_exec = file is not None and is_noexec(file)
+    request = Mapping(address, length, prot, flags, file, offset, no_exec, may_lock(thread))
+    return begin_mmap(thread.memory, thread.context, request, thread.process.limits)
 
 
 @syscall(11, errnos="EINVAL ENOMEM EPERM")
-async def munmap(thread: Thread, address: Pointer, length: Size) -> int:
+def munmap(thread: Thread, address: Pointer, length: Size) -> int | Awaitable[int]:
     """munmap(2): removing what is not there is no error."""
-    await thread.memory.munmap(thread.context, address, length)
-    return 0
+    return thread.memory.begin_munmap(thread.context, address, length)
 
 
 @syscall(10, errnos="EACCES EINVAL ENOMEM EPERM")

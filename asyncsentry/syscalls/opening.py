@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from asyncsentry.abi.fcntl_h import (
     AT_FDCWD,
     O_CLOEXEC,
@@ -19,6 +21,7 @@ from asyncsentry.abi.fcntl_h import (
 )
 from asyncsentry.errnos import E2BIG, EAGAIN, EBADF, EINVAL
 from asyncsentry.fs.fdtable import drop
+from asyncsentry.fs.file import File
 from asyncsentry.fs.vfs import open_path
 from asyncsentry.syscalls.args import Fd, Flags, Mode, PathPointer, Pointer, Size, UInt
 from asyncsentry.syscalls.registry import syscall
@@ -45,15 +48,15 @@ async def _open(thread: Thread, dirfd: int, path: str, flags: int, mode: int, re
 
 
 @syscall(2, errnos=OPEN_ERRNOS)
-async def open_(thread: Thread, path: PathPointer, flags: Flags, mode: Mode) -> int:
+def open_(thread: Thread, path: PathPointer, flags: Flags, mode: Mode) -> Awaitable[int]:
     """open(2): flags are checked first, then the path copied, a descriptor found, the path walked."""
-    return await _open(thread, AT_FDCWD, thread.memory.read_path(path), flags, mode)
+    return _open(thread, AT_FDCWD, thread.memory.read_path(path), flags, mode)
 
 
 @syscall(257, errnos=OPEN_ERRNOS)
-async def openat(thread: Thread, dirfd: Fd, path: PathPointer, flags: Flags, mode: Mode) -> int:
+def openat(thread: Thread, dirfd: Fd, path: PathPointer, flags: Flags, mode: Mode) -> Awaitable[int]:
     """openat(2)."""
-    return await _open(thread, dirfd, thread.memory.read_path(path), flags, mode)
+    return _open(thread, dirfd, thread.memory.read_path(path), flags, mode)
 
 
 @syscall(85, errnos=OPEN_ERRNOS)
@@ -93,9 +96,17 @@ def read_open_how(thread: Thread, how: int, size: int) -> tuple[int, int, int]:
 
 
 @syscall(3, errnos="EBADF")
-async def close(thread: Thread, fd: Fd) -> int:
+def close(thread: Thread, fd: Fd) -> int | Awaitable[int]:
     """close(2)."""
-    await thread.fds.close(fd)
+    file = thread.fds.take(fd)
+    if file.references > 1:
+        file.references -= 1
+        return 0
+    return _close_last(file)
+
+
+async def _close_last(file: File) -> int:
+    await drop(file)
     return 0
 
 

@@ -1,8 +1,13 @@
-"""What files are: stat(2) and kin, statx(2), access(2) and kin, statfs(2), readlink(2)."""
+"""What files are: stat(2) and kin, statx(2), access(2) and kin, statfs(2), readlink(2).
+
+Programs ask for attributes all the time, mostly of files whose names are cached: such a walk, :func:`walk_cached`,
+is answered without a coroutine.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable
 
 from asyncsentry.abi.fcntl_h import (
     AT_EACCESS,
@@ -37,11 +42,12 @@ from asyncsentry.clock import NS_PER_SECOND
 from asyncsentry.errnos import EACCES, EINVAL, ENOENT, EROFS
 from asyncsentry.fs.access import MAY_EXEC, MAY_WRITE, permits
 from asyncsentry.fs.dentry import Location
-from asyncsentry.fs.inode import Stat
-from asyncsentry.fs.path import location_of, resolve
+from asyncsentry.fs.inode import Inode, Stat
+from asyncsentry.fs.path import location_of, resolve, walk_cached
 from asyncsentry.fs.vfs import inode_at
 from asyncsentry.syscalls.args import Buffer, Fd, Flags, Int, PathPointer, Pointer, UInt
 from asyncsentry.syscalls.registry import syscall
+from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.tasks.thread import Thread
 
 WALK_ERRNOS = "EACCES EFAULT ELOOP ENAMETOOLONG ENOENT ENOTDIR"
@@ -73,44 +79,73 @@ def _write_stat(thread: Thread, buffer: int, stat: Stat) -> int:
 
 
 @syscall(4, errnos=WALK_ERRNOS)
-async def stat(thread: Thread, path: PathPointer, buffer: Pointer) -> int:
+def stat(thread: Thread, path: PathPointer, buffer: Pointer) -> int | Awaitable[int]:
     """stat(2)."""
-    location = await resolve(thread, AT_FDCWD, thread.memory.read_path(path))
-    return _write_stat(thread, buffer, await stat_at(location))
+    return _stat(thread, AT_FDCWD, thread.memory.read_path(path), buffer, 0)
 
 
 @syscall(6, errnos=WALK_ERRNOS)
-async def lstat(thread: Thread, path: PathPointer, buffer: Pointer) -> int:
+def lstat(thread: Thread, path: PathPointer, buffer: Pointer) -> int | Awaitable[int]:
     """lstat(2)."""
-    location = await resolve(thread, AT_FDCWD, thread.memory.read_path(path), follow=False)
-    return _write_stat(thread, buffer, await stat_at(location))
+    return _stat(thread, AT_FDCWD, thread.memory.read_path(path), buffer, AT_SYMLINK_NOFOLLOW)
 
 
 @syscall(5, errnos="EBADF EFAULT")
-async def fstat(thread: Thread, fd: Fd, buffer: Pointer) -> int:
+def fstat(thread: Thread, fd: Fd, buffer: Pointer) -> int | Awaitable[int]:
     """fstat(2): works for O_PATH descriptors too."""
-    return _write_stat(thread, buffer, await stat_at(location_of(thread.fds.get(fd))))
+    return _stat_found(thread, location_of(thread.fds.get(fd)), buffer)
 
 
 @syscall(262, errnos=WALK_ERRNOS + " EBADF EINVAL")
-async def newfstatat(thread: Thread, dirfd: Fd, path: PathPointer, buffer: Pointer, flags: Flags) -> int:
+def newfstatat(thread: Thread, dirfd: Fd, path: PathPointer, buffer: Pointer, flags: Flags) -> int | Awaitable[int]:
     """newfstatat(2), glibc's fstatat."""
     if flags & ~_STAT_FLAGS:
         raise EINVAL("unknown flags")
-    location = await _walk(thread, dirfd, path, flags)
-    return _write_stat(thread, buffer, await stat_at(location))
+    return _stat(thread, dirfd, read_path_or_empty(thread, path, flags), buffer, flags)
 
 
-async def _walk(thread: Thread, dirfd: int, path: int, flags: int) -> Location:
-    return await resolve(thread, dirfd, read_path_or_empty(thread, path, flags), not flags & AT_SYMLINK_NOFOLLOW,
-                         bool(flags & AT_EMPTY_PATH))
+def _stat(thread: Thread, dirfd: int, path: str, buffer: int, flags: int) -> int | Awaitable[int]:
+    location = walk_cached(thread, dirfd, path, not flags & AT_SYMLINK_NOFOLLOW) if path else None
+    if location is None:
+        return _stat_walked(thread, dirfd, path, buffer, flags)
+    return _stat_found(thread, location, buffer)
+
+
+def _stat_found(thread: Thread, location: Location, buffer: int) -> int | Awaitable[int]:
+    inode = inode_at(location)
+    if not inode.filesystem.exclusive:
+        return _stat_refreshed(thread, inode, buffer)
+    return _write_stat(thread, buffer, inode.stat())
+
+
+async def _stat_walked(thread: Thread, dirfd: int, path: str, buffer: int, flags: int) -> int:
+    return _write_stat(thread, buffer, await stat_at(await _walk(thread, dirfd, path, flags)))
+
+
+async def _stat_refreshed(thread: Thread, inode: Inode, buffer: int) -> int:
+    await inode.refresh()
+    return _write_stat(thread, buffer, inode.stat())
+
+
+async def _walk(thread: Thread, dirfd: int, path: str, flags: int) -> Location:
+    return await resolve(thread, dirfd, path, not flags & AT_SYMLINK_NOFOLLOW, bool(flags & AT_EMPTY_PATH))
 
 
 @syscall(332, errnos=WALK_ERRNOS + " EBADF EINVAL")
-async def statx(thread: Thread, dirfd: Fd, path: PathPointer, flags: Flags, mask: UInt, buffer: Pointer) -> int:
+def statx(thread: Thread, dirfd: Fd, path: PathPointer, flags: Flags, mask: UInt,
+          buffer: Pointer) -> int | Awaitable[int]:
     """statx(2): reserved bits of the mask, then the flags, then the path."""
     if mask & STATX_RESERVED or flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE or flags & ~_STAT_FLAGS:
         raise EINVAL("unknown flags or a reserved mask bit")
+    text = read_path_or_empty(thread, path, flags)
+    location = walk_cached(thread, dirfd, text, not flags & AT_SYMLINK_NOFOLLOW) if text else None
+    if location is None:
+        return _statx_walked(thread, dirfd, text, buffer, flags)
+    thread.memory.write(buffer, _pack_statx(location, inode_at(location).stat()))
+    return 0
+
+
+async def _statx_walked(thread: Thread, dirfd: int, path: str, buffer: int, flags: int) -> int:
     location = await _walk(thread, dirfd, path, flags)
     thread.memory.write(buffer, _pack_statx(location, await stat_at(location)))
     return 0
@@ -132,52 +167,64 @@ def _pack_statx(location: Location, stat: Stat) -> bytes:
 
 
 @syscall(21, errnos=WALK_ERRNOS + " EINVAL EROFS")
-async def access(thread: Thread, path: PathPointer, mode: Int) -> int:
+def access(thread: Thread, path: PathPointer, mode: Int) -> int | Awaitable[int]:
     """access(2): checks with the real IDs."""
-    return await _access(thread, AT_FDCWD, path, mode, 0)
+    return _access(thread, AT_FDCWD, path, mode, 0)
 
 
 @syscall(269, errnos=WALK_ERRNOS + " EBADF EINVAL EROFS")
-async def faccessat(thread: Thread, dirfd: Fd, path: PathPointer, mode: Int) -> int:
+def faccessat(thread: Thread, dirfd: Fd, path: PathPointer, mode: Int) -> int | Awaitable[int]:
     """faccessat(2) without flags, as the older call has none."""
-    return await _access(thread, dirfd, path, mode, 0)
+    return _access(thread, dirfd, path, mode, 0)
 
 
 @syscall(439, errnos=WALK_ERRNOS + " EBADF EINVAL EROFS")
-async def faccessat2(thread: Thread, dirfd: Fd, path: PathPointer, mode: Int, flags: Flags) -> int:
+def faccessat2(thread: Thread, dirfd: Fd, path: PathPointer, mode: Int, flags: Flags) -> int | Awaitable[int]:
     """faccessat2(2)."""
-    return await _access(thread, dirfd, path, mode, flags)
+    return _access(thread, dirfd, path, mode, flags)
 
 
-async def _access(thread: Thread, dirfd: int, path: int, mode: int, flags: int) -> int:
+def _access(thread: Thread, dirfd: int, path: int, mode: int, flags: int) -> int | Awaitable[int]:
     if mode & ~7 or flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL("unknown mode or flags")
+    text = read_path_or_empty(thread, path, flags)
+    if text and (flags & AT_EACCESS or _has_real_ids(thread.credentials)):
+        location = walk_cached(thread, dirfd, text, not flags & AT_SYMLINK_NOFOLLOW)
+        if location is not None:
+            return _check_access(thread, location, mode)
+    return _access_walked(thread, dirfd, text, mode, flags)
+
+
+async def _access_walked(thread: Thread, dirfd: int, path: str, mode: int, flags: int) -> int:
     own = thread.credentials
-    if not flags & AT_EACCESS:
-        _use_real_ids(thread)
+    if not flags & AT_EACCESS and not _has_real_ids(own):
+        effective = own.permitted if own.ruid == 0 else 0
+        thread.credentials = own.change(fsuid=own.ruid, fsgid=own.rgid, effective=effective)
     try:
         location = await _walk(thread, dirfd, path, flags)
         inode = inode_at(location)
         if not inode.filesystem.exclusive:
             await inode.refresh()
-        if mode & MAY_EXEC and inode.kind == S_IFREG and location.mount.flags & MS_NOEXEC:
-            raise EACCES("nothing is executed on this mount")
-        if not permits(thread.credentials, inode, mode):
-            raise EACCES("permission denied by mode")
+        return _check_access(thread, location, mode)
     finally:
         thread.credentials = own
+
+
+def _check_access(thread: Thread, location: Location, mode: int) -> int:
+    inode = inode_at(location)
+    if mode & MAY_EXEC and inode.kind == S_IFREG and location.mount.flags & MS_NOEXEC:
+        raise EACCES("nothing is executed on this mount")
+    if not permits(thread.credentials, inode, mode):
+        raise EACCES("permission denied by mode")
     if mode & MAY_WRITE and location.mount.read_only and inode.kind in (S_IFREG, S_IFDIR, S_IFLNK):
         raise EROFS("mounted read-only")
     return 0
 
 
-def _use_real_ids(thread: Thread) -> None:
-    """Lets the thread walk with its real IDs and what capabilities those give, Linux's ``access_override_creds``."""
-    own = thread.credentials
+def _has_real_ids(own: Credentials) -> bool:
+    """Whether walking with the real IDs and their capabilities makes no difference, ``access_override_creds``."""
     effective = own.permitted if own.ruid == 0 else 0
-    if (own.fsuid, own.fsgid, own.effective) == (own.ruid, own.rgid, effective):
-        return
-    thread.credentials = own.change(fsuid=own.ruid, fsgid=own.rgid, effective=effective)
+    return own.fsuid == own.ruid and own.fsgid == own.rgid and own.effective == effective
 
 
 # readlink(2), statfs(2) --------------------------------------------------------------------------
