@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ from asyncsentry.kernel import Kernel
 from asyncsentry.syscalls.dispatch import Dispatch
 from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.tasks.fscontext import FsContext
+from asyncsentry.tasks.oom import MemoryWatch
 
 if TYPE_CHECKING:
     from asyncsentry.clock import Clock, RandomSource
@@ -91,6 +94,8 @@ class Machine:
     async def shut_down(self) -> None:
         """Ends every guest process and the gofer, and gives back all host resources."""
         kernel = self.kernel
+        if kernel.memory is not None:
+            kernel.memory.stop()
         tasks = [thread.task for thread in kernel.threads.values() if thread.task is not None]
         for task in tasks:
             task.cancel()
@@ -124,11 +129,28 @@ async def boot(configuration: Configuration) -> Machine:
         kernel.host_facts = HostFacts.capture()
         devfs.MemoryDevices(kernel.random).register(kernel.devices)
         await _mount_all(kernel, gofer, configuration)
+        _raise_descriptor_limit()
+        if configuration.memory_limit is not None:
+            _limit_memory(kernel, configuration.memory_limit)
     except BaseException:
         await platform.close()
         await gofer.close()
         raise
     return Machine(kernel, gofer)
+
+
+def _raise_descriptor_limit() -> None:
+    """Lets this process open all the descriptors it may: files of guests, their memory and processes take one each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a hard limit above what the kernel allows now
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _limit_memory(kernel: Kernel, limit: int) -> None:
+    kernel.memory = MemoryWatch(kernel, limit)
+    for filesystem in (kernel.memfds, *(mount.filesystem for mount in kernel.mounts.root_mount.subtree())):
+        kernel.memory.adopt(filesystem)
+    kernel.memory.start()
 
 
 class Mounter:

@@ -48,6 +48,10 @@ class BootLog:
         self.unread = 0
         """Where SYSLOG_ACTION_READ goes on."""
 
+    def append(self, text: str, time_us: int) -> None:
+        """Adds a line; ``time_us`` is the time since boot."""
+        self.lines.append(f"<3>[{time_us // 1_000_000:5d}.{time_us % 1_000_000:06d}] {text}\n")
+
     def text(self) -> bytes:
         """Gives everything that was not cleared."""
         return "".join(self.lines[self.cleared :]).encode()

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from asyncsentry.net.sockets import SocketFamily
     from asyncsentry.platforms.base import Platform
     from asyncsentry.syscalls.dispatch import Dispatch
+    from asyncsentry.tasks.oom import MemoryWatch
     from asyncsentry.tasks.process import Process, ProcessGroup
     from asyncsentry.tasks.thread import Thread
 
@@ -93,7 +94,9 @@ class Kernel:
         self.network = "none"
         """``none`` or ``host``."""
         self.memory_limit: int | None = None
-        """Bytes of guest memory /proc/meminfo shows; ``None`` for the host's."""
+        """Bytes of memory guests have; ``None`` for the host's."""
+        self.memory: MemoryWatch | None = None
+        """Holds them to that, if there is a limit."""
         self.queued_signals = QueuedCounts()
         """How many signals each user has waiting."""
         self.signal_group: Callable[[ProcessGroup, int], None] = signal_group

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -260,7 +261,8 @@ class Sandbox:
             async with asyncio.timeout(timeout):
                 out, err = await process.communicate(input)
         except TimeoutError:
-            process.kill()
+            with suppress(ProcessLookupError):  # it has ended, but something of it still holds its outputs
+                process.kill()
             raise
         return Result(process.exit_code or 0, out or b"", err or b"")
 

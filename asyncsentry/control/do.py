@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--platform", choices=("systrap", "ptrace"), default="systrap")
     parser.add_argument("--overlay", choices=("memory", "none"), default="memory",
                         help="where changes to the root file system go")
-    parser.add_argument("--memory", default=None, metavar="N[k|m|g]", help="memory the sandbox shows its programs")
+    parser.add_argument("--memory", default=None, metavar="N[k|m|g]", help="memory the programs have together")
     parser.add_argument("--strace", action="store_true", help="print system calls on standard error")
     parser.add_argument("--plain-asyncio", action="store_true", help="run on asyncio's own event loop, not uvloop")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")

@@ -13,7 +13,7 @@ import fcntl
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import (
@@ -25,6 +25,9 @@ from asyncsentry.abi.fcntl_h import (
     F_SEAL_WRITE,
 )
 from asyncsentry.fs.file import SEEK_DATA
+
+if TYPE_CHECKING:
+    from asyncsentry.memory.account import MemoryAccount
 
 SMALL_MAX = 64 << 10
 """Content up to this size stays in a bytearray until it is mapped."""
@@ -39,18 +42,25 @@ _EXHAUSTED = (errnos.EMFILE.errno, errnos.ENFILE.errno)
 class PageBudget:
     """How many pages a file system uses and may use; ``limit`` is ``None`` for no limit."""
 
-    __slots__ = ("_in_memfds", "limit", "used")
+    __slots__ = ("__weakref__", "_in_memfds", "account", "limit", "used")
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.used = 0
+        self.account: MemoryAccount | None = None
+        """The memory of the whole sandbox, if that is limited."""
         self._in_memfds: weakref.WeakSet[Content] = weakref.WeakSet()
 
     def charge(self, pages: int) -> None:
         """Counts pages as used (or, if negative, as free); ENOSPC when there are not as many."""
-        if pages > 0 and self.limit is not None and self.used + pages > self.limit:
+        if pages > 0 and (self.limit is not None or self.account is not None) and pages > self.free:
             raise errnos.ENOSPC("the file system is full")
         self.used += pages
+
+    def recount(self) -> None:
+        """Asks the host afresh how many pages its contents have: guests that map them add some."""
+        for content in tuple(self._in_memfds):
+            content.recount()
 
     def watch(self, content: Content) -> None:
         """Remembers that a content has a host descriptor."""
@@ -64,7 +74,8 @@ class PageBudget:
     @property
     def free(self) -> int:
         """Pages left, a large number without a limit."""
-        return SIZE_MAX // _PAGE if self.limit is None else max(0, self.limit - self.used)
+        free = SIZE_MAX // _PAGE if self.limit is None else max(0, self.limit - self.used)
+        return free if self.account is None else min(free, self.account.free_bytes() // _PAGE)
 
 
 class Content:
@@ -109,7 +120,7 @@ class Content:
     def blocks(self) -> int:
         """Blocks of 512 bytes in use, ``st_blocks``."""
         if self.host_fd is not None:
-            self._recount()
+            self.recount()
         return self._pages * 8
 
     def read(self, offset: int, count: int) -> bytes:
@@ -144,7 +155,7 @@ class Content:
         if self.host_fd is not None:
             _host(os.ftruncate, self.host_fd, size)
             self.size = size
-            self._recount()
+            self.recount()
         elif size < self.size:
             del self._small[size:]
             self._charge(_pages(size) - self._pages)
@@ -165,7 +176,7 @@ class Content:
         fallocate(self.host_descriptor(False), mode, offset, length)
         if not mode & _KEEP_SIZE:
             self.size = max(self.size, end)
-        self._recount()
+        self.recount()
 
     def seek_hole_or_data(self, offset: int, whence: int) -> int:
         """Gives where the next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset`` begins; ENXIO past the end."""
@@ -213,7 +224,7 @@ class Content:
         _host(os.ftruncate, memfd, size)
         _copy_extents(host_fd, memfd, size)
         self.size = size
-        self._recount()
+        self.recount()
 
     def _write_small(self, offset: int, data: bytes) -> int:
         end = offset + len(data)
@@ -232,7 +243,7 @@ class Content:
         written = int(_host(os.pwrite, host_fd, data, offset))
         self.size = max(self.size, offset + written)
         if not is_dense:
-            self._recount()
+            self.recount()
         elif end_page > self._dense_end:
             self._budget.used += end_page - self._pages
             self._pages = self._dense_end = end_page
@@ -282,7 +293,7 @@ class Content:
         self.host_fd = memfd
         self._budget.watch(self)
         self._small = bytearray()
-        self._recount()
+        self.recount()
 
     def _has_data(self, page: int) -> bool:
         """Whether the small content's page at this offset was ever written, as far as can be told."""
@@ -292,9 +303,10 @@ class Content:
         self._budget.charge(pages)
         self._pages += pages
 
-    def _recount(self) -> None:
+    def recount(self) -> None:
         """Asks the host how many pages exist; mapped memory adds some without telling us."""
-        assert self.host_fd is not None
+        if self.host_fd is None:
+            return
         pages = os.fstat(self.host_fd).st_blocks // 8
         self._budget.used += pages - self._pages
         self._pages = pages

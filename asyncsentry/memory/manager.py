@@ -25,6 +25,7 @@ from asyncsentry.errnos import (
     EPERM,
     LinuxError,
 )
+from asyncsentry.memory.account import MemoryAccount
 from asyncsentry.memory.copying import GuestMemory
 from asyncsentry.memory.layout import STACK_EXTENT_MAX, page_up
 from asyncsentry.memory.vma import (
@@ -33,6 +34,7 @@ from asyncsentry.memory.vma import (
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_PLATFORM,
+    SharedAnonymous,
     Vma,
     VmaSet,
 )
@@ -77,6 +79,8 @@ class MemoryManager(GuestMemory):
         """``VM_LOCKED`` bits that new areas get, mlockall(2) with MCL_FUTURE."""
         self.membarriers = 0
         """Commands registered with membarrier(2)."""
+        self.account: MemoryAccount | None = None
+        """The memory of the whole sandbox, if that is limited."""
         self._lock = asyncio.Lock()
         self._brk_before = 0
         self._failure_result: int | None = None
@@ -129,7 +133,7 @@ class MemoryManager(GuestMemory):
     def fork(self, child: Context) -> MemoryManager:
         """Gives the memory of a forked context: the same areas, less those kept from children."""
         other = MemoryManager(child.space, self.mmap_base)
-        other.vdso = self.vdso
+        other.vdso, other.account = self.vdso, self.account
         dropped = VM_LOCKED | VM_LOCKONFAULT | VM_DONTFORK
         if any(vma.flags & dropped for vma in self.vmas):
             kept = [vma.changed(flags=vma.flags & ~dropped) for vma in self.vmas if not vma.flags & VM_DONTFORK]
@@ -246,6 +250,13 @@ class MemoryManager(GuestMemory):
             if limit != RLIM_INFINITY and self.data_vm + size > limit:
                 raise ENOMEM("more data than RLIMIT_DATA")
 
+    def check_commitment(self, size: int, vma: Vma) -> None:
+        """ENOMEM if the sandbox has not ``size`` bytes left for an area that needs memory of its own."""
+        if self.account is None or size <= 0 or not vma.prot & abi.PROT_WRITE or vma.flags & abi.MAP_NORESERVE:
+            return
+        if vma.flags & abi.MAP_TYPE == abi.MAP_PRIVATE or isinstance(vma.file, SharedAnonymous):
+            self.account.check_mapping(size)
+
     # munmap, mprotect, brk -----------------------------------------------------------------------
 
     async def munmap(self, context: Context, address: int, length: int) -> None:
@@ -355,7 +366,9 @@ class MemoryManager(GuestMemory):
                 raise ENOMEM("the heap would run into a mapping")
             self.check_growth(new_end - old_end, True, limits)
             flags = abi.MAP_PRIVATE | self.lock_future
-            self.map_area(context, Vma(old_end, new_end, abi.PROT_READ | abi.PROT_WRITE, flags, name="[heap]"))
+            heap = Vma(old_end, new_end, abi.PROT_READ | abi.PROT_WRITE, flags, name="[heap]")
+            self.check_commitment(heap.size, heap)
+            self.map_area(context, heap)
 
     # Faults --------------------------------------------------------------------------------------
 

@@ -165,6 +165,8 @@ def _check_limits(memory: MemoryManager, vma: Vma, request: Mapping, limits: Lim
     for other in memory.vmas.overlapping(vma.start, vma.end):
         growth -= min(vma.end, other.end) - max(vma.start, other.start)
     memory.check_growth(growth, memory.is_data(vma), limits)
+    if memory.account is not None:
+        memory.check_commitment(growth, vma)
     if vma.flags & VM_LOCKED and not request.may_lock:
         limit = limits.soft(RLIMIT_MEMLOCK)
         if request.flags & abi.MAP_LOCKED and limit == 0:

@@ -117,6 +117,7 @@ def _area_to_move(memory: MemoryManager, request: Remap, limits: LimitSource, ma
         growth = request.new_length
     if growth > 0:
         memory.check_growth(growth, memory.is_data(vma), limits)
+        memory.check_commitment(growth, vma)
         if vma.flags & VM_LOCKED and not may_lock and memory.locked_bytes + growth > limits.soft(RLIMIT_MEMLOCK):
             raise EAGAIN("more locked memory than RLIMIT_MEMLOCK")
     if len(memory.vmas) >= MAX_MAP_COUNT - 3:

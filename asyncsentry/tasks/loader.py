@@ -190,6 +190,7 @@ async def _build(kernel: Kernel, start: Start, image: _Image, interpreter: _Imag
     layout = choose_layout(kernel.random, start.stack_limit, not start.personality & ADDR_NO_RANDOMIZE)
     context = await kernel.platform.new_address_space()
     memory = MemoryManager(context.space, layout.mmap_base, kernel.platform.vdso())
+    memory.account = kernel.memory
     try:
         await _Builder(kernel, start, layout, context, memory).build(image, interpreter)
     except BaseException as error:

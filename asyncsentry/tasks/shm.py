@@ -51,6 +51,11 @@ class ShmSegment(IpcObject):
         return self._descriptor
 
     @property
+    def resident_bytes(self) -> int:
+        """Bytes of it that exist, as the host says."""
+        return os.fstat(self._descriptor).st_blocks * 512 if self._descriptor >= 0 else 0
+
+    @property
     def attach_count(self) -> int:
         """Areas that map it, ``shm_nattch``."""
         return sum(attachment.references for attachment in self.attachments)
