@@ -58,6 +58,7 @@ async def run(thread: Thread) -> None:
             await deliver(thread, result, result is not None)
         elif result is not None and thread.exit_status is None:
             context.resume_with(result)
+            await context.gate  # traps are taken outside of tasks, so it cannot have trapped again yet
             continue
         if thread.exit_status is None:
             context.resume()

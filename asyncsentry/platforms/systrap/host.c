@@ -216,9 +216,14 @@ static int is_waiting(const struct slot_record *slot) {
     return !slot->taken && __atomic_load_n(&control_of(slot)->state, __ATOMIC_SEQ_CST) == SLOT_TRAPPED;
 }
 
-/* Looks at the hot slots for a while; gives one that trapped, taken, or -1. */
-int hub_spin(struct hub *hub, uint64_t cycles) {
+/* Looks at the hot slots for a while, or for wake_cycles if a parked thread was woken since: it needs a while to get to
+ * its CPU. Gives one that trapped, taken, or -1. */
+int hub_spin(struct hub *hub, uint64_t cycles, uint64_t wake_cycles) {
     if (!hub->hot_count) return -1;
+    if (cycles && hub->has_woken) {
+        hub->has_woken = 0;
+        cycles = wake_cycles;
+    }
     uint64_t end = __builtin_ia32_rdtsc() + cycles;
     do {
         for (int i = 0; i < hub->hot_count; i++) {
@@ -304,12 +309,6 @@ uint32_t hub_take_wakes(struct hub *hub) {
     return wakes;
 }
 
-/* Whether one was woken since this was last asked: it needs a while to get to its CPU. */
-int hub_has_woken(struct hub *hub) {
-    int has_woken = hub->has_woken;
-    hub->has_woken = 0;
-    return has_woken;
-}
 
 void hub_answer_result(struct hub *hub, int number, uint64_t result, uint32_t spin_us) {
     struct slot_record *slot = &hub->slots[number];

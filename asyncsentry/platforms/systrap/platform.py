@@ -162,18 +162,22 @@ class SystrapPlatform:
         self._pump_scheduled = False
         if self._closed:
             return
-        queue = self.run_queue
+        hub, queue, contexts, wake_cycles = self.hub, self.run_queue, self._contexts, self._wake_cycles
         hits = misses = 0
         for _ in range(TRAPS_PER_TURN):
             if queue is not None and queue.ready:
                 queue.run()
                 cycles = 0
             else:
-                cycles = self._wake_cycles if lib.hub_has_woken(self.hub) else self._spin_cycles
-            slot = lib.hub_spin(self.hub, cycles)
+                cycles = self._spin_cycles
+            slot = lib.hub_spin(hub, cycles, wake_cycles)
             if slot >= 0:
                 hits += 1
-                self._step(slot)
+                context = contexts.get(slot)
+                if context is not None:
+                    context.taken()
+                else:
+                    self._step(slot)
             elif cycles:
                 misses = 1
                 break
