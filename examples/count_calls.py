@@ -33,7 +33,7 @@ async def main() -> None:
         sandbox.kernel.dispatch.instruments.append(watch)
         result = await sandbox.run(["cat", "/etc/shadow"])
         print(result.stderr.decode().strip())
-    print("writes:", watch.calls["write"], "- program starts:", watch.calls["execve"])
+    print("calls made most:", *(f"{name} ({count})" for name, count in watch.calls.most_common(3)))
 
 
 asyncio.run(main())
