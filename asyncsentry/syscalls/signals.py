@@ -28,13 +28,16 @@ _ALT_STACK = struct.Struct("<QI4xQ")
 def rt_sigaction(thread: Thread, signo: Signal, act: Pointer, oldact: Pointer, sigsetsize: Size) -> int:
     """rt_sigaction(2): the set's size first, then the new action is read, then the signal number is looked at."""
     _check_size(sigsetsize)
-    new = Action(*thread.memory.read_struct(act, abi.SIGACTION)) if act else None
+    new = None
+    if act:
+        handler, flags, restorer, mask = thread.memory.read_struct(act, abi.SIGACTION)
+        new = Action(handler, flags & abi.SA_KNOWN, restorer, mask & ~_UNBLOCKABLE_MASK)
     if not 1 <= signo <= abi.NSIG or (new and signo in _UNBLOCKABLE):
         raise EINVAL(f"no action for signal {signo}")
     actions = thread.process.signals.actions
     old = actions[signo]
     if new:
-        actions[signo] = new._replace(flags=new.flags & abi.SA_KNOWN, mask=new.mask & ~_UNBLOCKABLE_MASK)
+        actions[signo] = new
         if actions.ignores(signo):
             discard_ignored(thread.process, signo)
     if oldact:

@@ -50,6 +50,9 @@ STOP_SIGNALS = mask_of(abi.SIGSTOP, abi.SIGTSTP, abi.SIGTTIN, abi.SIGTTOU)
 CONTINUE_SIGNAL = bit(abi.SIGCONT)
 SYNCHRONOUS = mask_of(abi.SIGSEGV, abi.SIGBUS, abi.SIGILL, abi.SIGTRAP, abi.SIGFPE, abi.SIGSYS)
 ALL_SIGNALS = (1 << abi.NSIG) - 1
+_IGNORED_BY_DEFAULT = mask_of(*(
+    signo for signo, kind in _DEFAULTS.items() if kind in (Default.IGNORE, Default.CONTINUE)
+))  # fmt: skip
 
 
 class Action(NamedTuple):
@@ -81,9 +84,7 @@ class ActionTable:
     def ignores(self, signo: int) -> bool:
         """Whether the signal has no effect, by request or by default."""
         handler = self[signo].handler
-        if handler == abi.SIG_DFL:
-            return default_action(signo) in (Default.IGNORE, Default.CONTINUE)
-        return handler == abi.SIG_IGN
+        return handler == abi.SIG_IGN or (handler == abi.SIG_DFL and bool(_IGNORED_BY_DEFAULT & bit(signo)))
 
     def masks(self) -> tuple[int, int]:
         """Gives the masks of ignored and of caught signals, as in /proc/PID/status."""

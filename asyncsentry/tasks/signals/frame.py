@@ -66,8 +66,11 @@ def pop_frame(thread: Thread) -> None:
     if cs | 3 != abi.USER_CS or (uc_flags & abi.UC_STRICT_RESTORE_SS and ss | 3 != abi.USER_DS):
         raise EINVAL("segments of no 64-bit program")
     eflags = registers.eflags & ~abi.EFLAGS_RESTORED
-    for name, value in zip(abi.SIGCONTEXT_REGISTERS, general, strict=True):
-        setattr(registers, name, value)
+    (
+        registers.r8, registers.r9, registers.r10, registers.r11, registers.r12, registers.r13, registers.r14,
+        registers.r15, registers.rdi, registers.rsi, registers.rbp, registers.rbx, registers.rdx, registers.rax,
+        registers.rcx, registers.rsp, registers.rip, registers.eflags,
+    ) = general  # fmt: skip
     registers.eflags = eflags | registers.eflags & abi.EFLAGS_RESTORED
     registers.cs, registers.ss = abi.USER_CS, abi.USER_DS
     context.set_fpstate(_read_fpstate(thread, fp_address) if fp_address else b"")
