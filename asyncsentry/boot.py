@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from asyncsentry import syscalls
 from asyncsentry.abi.fcntl_h import AT_FDCWD
-from asyncsentry.errnos import ENOENT, SentryBug
+from asyncsentry.abi.stat_h import S_IFREG
+from asyncsentry.errnos import EEXIST, ENOENT, LinuxError
 from asyncsentry.fs import devfs
 from asyncsentry.fs.cgroupfs import make_cgroup
 from asyncsentry.fs.fdtable import FdTable
@@ -18,6 +20,7 @@ from asyncsentry.fs.gofer.client import GoferFileSystem
 from asyncsentry.fs.gofer.connection import Gofer, HostMount
 from asyncsentry.fs.hostfacts import HostFacts
 from asyncsentry.fs.mount import MountNamespace
+from asyncsentry.fs.names import mkdir, mknod
 from asyncsentry.fs.overlay import OverlayFileSystem
 from asyncsentry.fs.path import resolve
 from asyncsentry.fs.procfs.root import make_proc
@@ -32,6 +35,7 @@ from asyncsentry.tasks.oom import MemoryWatch
 
 if TYPE_CHECKING:
     from asyncsentry.clock import Clock, RandomSource
+    from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.inode import FileSystem
     from asyncsentry.platforms.base import Platform
 
@@ -84,6 +88,10 @@ def make_platform(name: str) -> Platform:
     raise ValueError(f"no platform named {name!r}: systrap and ptrace are there")
 
 
+class ConfigurationError(Exception):
+    """What was asked for cannot be; the text says why."""
+
+
 class Machine:
     """A booted kernel with the host processes behind it."""
 
@@ -115,6 +123,7 @@ class Machine:
 
 async def boot(configuration: Configuration) -> Machine:
     """Brings a kernel up. Nothing is left behind if that fails."""
+    check_configuration(configuration)
     syscalls.load()
     platform = make_platform(configuration.platform)
     mounts = [HostMount(configuration.root, configuration.overlay != "none")]
@@ -188,8 +197,35 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
 
 
 async def _mount(mounter: Mounter, target: str, filesystem: FileSystem, source: str) -> None:
+    """Mounts a file system, making the place for it where the root has none, as runtimes do."""
     try:
         location = await resolve(mounter, AT_FDCWD, target)
     except ENOENT:
-        raise SentryBug(f"{target} does not exist in the root file system: make it a directory there") from None
+        location = await _make_mountpoint(mounter, target, filesystem.root.is_directory)
     mounter.kernel.mounts.mount(location, filesystem, source=source)
+
+
+async def _make_mountpoint(mounter: Mounter, target: str, is_directory: bool) -> Location:
+    parts = target.strip("/").split("/")
+    try:
+        for count in range(1, len(parts) + 1):
+            path = "/" + "/".join(parts[:count])
+            with suppress(EEXIST):
+                if is_directory or count < len(parts):
+                    await mkdir(mounter, AT_FDCWD, path, 0o755)
+                else:
+                    await mknod(mounter, AT_FDCWD, path, S_IFREG | 0o644)
+        return await resolve(mounter, AT_FDCWD, target)
+    except LinuxError as error:
+        raise ConfigurationError(f"the root has no {target} to mount on, and it cannot be made: {error}") from None
+
+
+def check_configuration(configuration: Configuration) -> None:
+    """Raises ConfigurationError, with what to do, for host paths that cannot be served."""
+    if not os.path.isdir(configuration.root):
+        raise ConfigurationError(f"the root {configuration.root} is no directory on this host")
+    if not os.access(configuration.root, os.R_OK | os.X_OK):
+        raise ConfigurationError(f"the root {configuration.root} cannot be read by this user")
+    for volume in configuration.volumes:
+        if not os.path.exists(volume.source):
+            raise ConfigurationError(f"the volume's source {volume.source} does not exist on this host")

@@ -3,7 +3,8 @@
 They are not :class:`OSError`: a host error must be translated at a border (``platforms``,
 ``fs/gofer``, ``net``) before a guest may see it. Raise a new instance each time, with a
 lower-case message that names the object: ``raise EBADF("fd 7 is closed")``.
-Numbers and texts: errno(3), asm-generic/errno.h, strerror(3).
+Numbers and texts: errno(3), asm-generic/errno.h, strerror(3). The classes are written out, one by one, so that readers
+and type checkers know each by its name; that makes the file long.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from asyncsentry.tasks.credentials import Credentials
 from asyncsentry.tasks.process import Process as GuestProcess
 from asyncsentry.tasks.signals.send import send_to_group, send_to_process
 from asyncsentry.tasks.signals.siginfo import SigInfo
-from asyncsentry.tasks.spawn import DEFAULT_PATH, Spawn, spawn
+from asyncsentry.tasks.spawn import DEFAULT_PATH, NoDirectory, Spawn, spawn
 from asyncsentry.waiter import POLLIN, Waiter
 
 if TYPE_CHECKING:
@@ -234,7 +234,8 @@ class Sandbox:
     async def spawn(self, argv: Sequence[str], *, stdin: Stream = None, stdout: Stream = None, stderr: Stream = None,
                     env: Mapping[str, str] | None = None, cwd: str = "/", user: tuple[int, int] = (0, 0),
                     groups: Sequence[int] = (), terminal: Tty | None = None) -> Process:
-        """Starts a program. FileNotFoundError and PermissionError say what a shell's 127 and 126 mean.
+        """Starts a program. FileNotFoundError and PermissionError say what a shell's 127 and 126 mean;
+        NotADirectoryError that ``cwd`` is none.
 
         ``env`` replaces :data:`DEFAULT_ENVIRONMENT`; ``user`` is (uid, gid); ``terminal`` becomes the controlling
         terminal.
@@ -246,6 +247,8 @@ class Sandbox:
         try:
             guest = await spawn(self.kernel, Spawn(argv, environment, credentials, cwd, files=streams.files,
                                                    terminal=terminal))
+        except NoDirectory as error:
+            raise NotADirectoryError(errnos.ENOTDIR.errno, "no such working directory", cwd) from error
         except errnos.LinuxError as error:
             raise OSError(error.errno, os.strerror(error.errno), argv[0]) from error
         finally:

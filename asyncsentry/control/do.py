@@ -14,9 +14,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from asyncsentry import loop
+from asyncsentry.boot import Volume
 from asyncsentry.sandbox import Sandbox
 from asyncsentry.syscalls.strace import Strace
 
@@ -28,9 +29,17 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        self.exit(2, f"asyncsentry: {message}; `{self.prog} --help` tells more\n")
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Reads the verb's arguments."""
-    parser = argparse.ArgumentParser(prog="asyncsentry do", description="Run a command in a sandbox.")
+    parser = Parser(prog="asyncsentry do", description="Run a command in a sandbox.")
     parser.add_argument("--root", default="/", metavar="DIR", help="root file system (default: /)")
     parser.add_argument("--volume", action="append", default=[], metavar="SRC:DST[:ro]",
                         help="share a host directory or file with the sandbox")
@@ -51,6 +60,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         del options.command[0]
     if not options.command:
         parser.error("no command given: asyncsentry do [options] -- CMD …")
+    for name, convert in (("memory", _size), ("user", _user), ("volume", _volumes)):
+        try:
+            setattr(options, name, convert(getattr(options, name)))
+        except ValueError as error:
+            parser.error(f"--{name}: {error}")
     return options
 
 
@@ -75,16 +89,24 @@ def _complain(text: str, status: int) -> int:
 def _size(text: str | None) -> int | None:
     if text is None:
         return None
-    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    factor = units.get(text[-1:].lower(), 1)
-    return int(text[:-1] if factor > 1 else text) * factor
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1:].lower(), 1)
+    number = text[:-1] if factor > 1 else text
+    if not number.isdecimal():
+        raise ValueError(f"a size is a number with k, m or g after it, not {text!r}")
+    return int(number) * factor
 
 
 def _user(text: str | None) -> tuple[int, int]:
     if text is None:
         return os.getuid(), os.getgid()
     uid, _, gid = text.partition(":")
+    if not uid.isdecimal() or not (gid or uid).isdecimal():
+        raise ValueError(f"a user is UID[:GID] in numbers, not {text!r}")
     return int(uid), int(gid or uid)
+
+
+def _volumes(texts: Sequence[str]) -> list[Volume]:
+    return [Volume.parse(text) for text in texts]
 
 
 def _environment(settings: Sequence[str]) -> dict[str, str]:
@@ -97,25 +119,24 @@ def _environment(settings: Sequence[str]) -> dict[str, str]:
 
 
 async def _do(options: argparse.Namespace) -> int:
-    try:
-        memory, user = _size(options.memory), _user(options.user)
-    except ValueError as error:
-        return _complain(f"bad --memory or --user: {error}", 2)
     sandbox = Sandbox(options.root, options.network, volumes=options.volume, hostname=options.hostname,
-                      platform=options.platform, overlay=options.overlay, memory=memory)
+                      platform=options.platform, overlay=options.overlay, memory=options.memory)
     async with sandbox:
         if options.strace:
             sandbox.kernel.dispatch.instruments.append(Strace(sys.stderr))
-        return await _run(sandbox, options, user)
+        return await _run(sandbox, options)
 
 
-async def _run(sandbox: Sandbox, options: argparse.Namespace, user: tuple[int, int]) -> int:
+async def _run(sandbox: Sandbox, options: argparse.Namespace) -> int:
     cwd = options.cwd or ("/" if options.root != "/" else os.getcwd())
     console = sandbox.host_terminal(0) if os.isatty(0) else None
     stdin, stdout, stderr = (_stream(console, fd) for fd in range(3))
     try:
-        process = await sandbox.spawn(options.command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, user=user,
-                                      env=_environment(options.env), terminal=console.pty if console else None)
+        process = await sandbox.spawn(options.command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd,
+                                      user=options.user, env=_environment(options.env),
+                                      terminal=console.pty if console else None)
+    except NotADirectoryError as error:
+        return _complain(f"the working directory {error.filename} is not there in the sandbox", FAILED)
     except FileNotFoundError:
         return _complain(f"{options.command[0]}: not found in the sandbox", NOT_FOUND)
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.abi.resource_h import RLIMIT_NOFILE, RLIMIT_STACK
-from asyncsentry.errnos import EACCES, ENOENT, ENOTDIR, LinuxError
+from asyncsentry.errnos import EACCES, ENOENT, LinuxError
 from asyncsentry.fs.fdtable import FdTable
 from asyncsentry.fs.path import resolve
 from asyncsentry.fs.vfs import open_executable
@@ -67,7 +67,7 @@ class _Outsider:
 
 
 async def spawn(kernel: Kernel, what: Spawn) -> Process:
-    """Starts a program; raises what execve(2) or chdir(2) would."""
+    """Starts a program; raises what execve(2) would, or NoDirectory."""
     outsider = _Outsider(kernel, what.credentials, what.umask)
     outsider.fs.cwd = await _directory(outsider, what.cwd)
     path = await _find_program(outsider, what.argv[0], what.environment.get("PATH", DEFAULT_PATH))
@@ -97,10 +97,17 @@ async def spawn(kernel: Kernel, what: Spawn) -> Process:
     return process
 
 
+class NoDirectory(Exception):
+    """The working directory asked for is none."""
+
+
 async def _directory(outsider: _Outsider, path: str) -> Location:
-    location = await resolve(outsider, AT_FDCWD, path)
+    try:
+        location = await resolve(outsider, AT_FDCWD, path)
+    except LinuxError as error:
+        raise NoDirectory(f"{path}: {error}") from error
     if location.dentry.inode is None or not location.dentry.inode.is_directory:
-        raise ENOTDIR(f"{path} is no directory")
+        raise NoDirectory(f"{path} is no directory")
     return location
 
 
