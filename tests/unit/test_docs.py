@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from asyncsentry.control.syscalls import as_markdown, coverage
+from asyncsentry.control.syscalls import as_json, as_markdown, coverage, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -89,6 +90,12 @@ def test_every_make_target_named_exists() -> None:
 def test_the_list_of_system_calls_is_up_to_date() -> None:
     assert (ROOT / "docs/syscalls.md").read_text() == as_markdown(coverage()), (
         "write it anew: asyncsentry syscalls --format markdown > docs/syscalls.md")
+
+
+def test_the_forms_of_the_list_agree() -> None:
+    rows = coverage()
+    assert [tuple(item.values()) for item in json.loads(as_json(rows))] == [tuple(row) for row in rows]
+    assert sum(map(int, re.findall(r"\d+ (?=supported|partial|unsupported)", summary(rows)))) == len(rows)
 
 
 def test_decisions_are_numbered_without_gaps_and_listed() -> None:
