@@ -144,7 +144,7 @@ TABLE: dict[str, Sysctl] = {
     **_numbers(0, LONG_MAX, {"fs.file-max": LONG_MAX, "vm.mmap_min_addr": 65536}),
     **_numbers(4096, INT_MAX, {"fs.pipe-max-size": 1048576}),
     **_numbers(301, 4194304, {"kernel.pid_max": 4194304}),
-    **_numbers(20, 1 << 30, {"kernel.threads-max": 12288}),
+    **_numbers(20, 1 << 30, {"kernel.threads-max": 32768}),
     **_numbers(0, ULONG_MAX, {"kernel.shmall": _SHM_MAX, "kernel.shmmax": _SHM_MAX, "vm.nr_pdflush_threads": 0}),
     **_numbers(0, 0, {
         "kernel.cap_last_cap": 40, "kernel.ngroups_max": 65536, "kernel.auto_msgmni": 0, "kernel.tainted": 0,

@@ -21,6 +21,8 @@ class HostFacts:
     memory_bytes: int = 1 << 30
     cpuinfo: tuple[str, ...] = field(default=())
     """One paragraph of /proc/cpuinfo per processor shown, without its ``processor`` line."""
+    threads_max: int = 1 << 15
+    """Host threads one sandbox may have, so that the host keeps a quarter of its numbers."""
 
     @classmethod
     def capture(cls, cpu_limit: int | None = None) -> HostFacts:
@@ -29,7 +31,7 @@ class HostFacts:
         if cpu_limit is not None:
             count = max(1, min(count, cpu_limit))
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * _PAGE_SIZE
-        return cls(count, memory_bytes, _read_cpuinfo(count))
+        return cls(count, memory_bytes, _read_cpuinfo(count), _read_threads_max())
 
     def memory_free_bytes(self) -> int:
         """Asks the host how much memory is free now."""
@@ -62,6 +64,16 @@ def format_list(numbers: list[int]) -> str:
         else:
             ranges.append([number, number])
     return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in ranges)
+
+
+def _read_threads_max() -> int:
+    numbers = []
+    for name in ("pid_max", "threads-max"):
+        try:
+            numbers.append(int(Path(f"/proc/sys/kernel/{name}").read_text()))
+        except (OSError, ValueError):
+            numbers.append(1 << 15)  # what small hosts have
+    return min(numbers) * 3 // 4
 
 
 def _read_cpuinfo(count: int) -> tuple[str, ...]:

@@ -71,7 +71,8 @@ async def clone(parent: Thread, args: CloneArgs) -> int:
     kernel = parent.kernel
     if args.flags & abi.CLONE_PARENT and parent.process.pid == 1:
         raise EINVAL("init has no parent to share")
-    check_process_count(parent)
+    is_process = not args.flags & abi.CLONE_THREAD
+    check_process_count(parent, is_process)
     if args.flags & abi.CLONE_SETTLS and args.tls >= GUEST_ADDRESS_MAX:
         raise EPERM("the thread pointer lies outside guest addresses")
     if args.set_tid:
@@ -83,7 +84,7 @@ async def clone(parent: Thread, args: CloneArgs) -> int:
     try:
         if args.set_tid:
             kernel.check_pid_free(args.set_tid)  # again: others ran meanwhile
-        check_process_count(parent)
+        check_process_count(parent, is_process)
     except LinuxError:
         await leave_memory(memory)
         await context.destroy()

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 NR_OPEN = 1 << 20
 """The hard ceiling of NOFILE, /proc/sys/fs/nr_open."""
-THREADS_MAX = 12288
-"""Guest threads in one sandbox, root's included. Each is a host thread, and many hosts have only 32768 numbers for
-those: a fork bomb inside must leave enough to the host."""
+THREADS_MAX = 32768
+"""Guest threads in one sandbox, root's included, if the host has numbers for that many (``HostFacts.threads_max``)."""
+PROCESSES_MAX = 2048
+"""Guest processes in one sandbox, zombies included. Each costs a host process with page tables of its own, far more
+than a thread: a fork bomb inside must not starve the host."""
 SIGNALS_MAX = 32768
 """Signals one user may have queued, RLIMIT_SIGPENDING."""
 
@@ -87,11 +89,14 @@ def set_limit(process: Process, resource: int, soft: int, hard: int, credentials
             thread.fds.limit = soft
 
 
-def check_process_count(thread: Thread) -> None:
-    """EAGAIN if one more thread would exceed RLIMIT_NPROC or what the sandbox can hold, fork(2)."""
-    threads = thread.kernel.threads
-    if len(threads) >= min(THREADS_MAX, thread.kernel.sysctls.integer("kernel.threads-max")):
+def check_process_count(thread: Thread, is_process: bool) -> None:
+    """EAGAIN if one more thread or process would exceed RLIMIT_NPROC or what the sandbox can hold, fork(2)."""
+    kernel, threads = thread.kernel, thread.kernel.threads
+    most = min(THREADS_MAX, kernel.host_facts.threads_max, kernel.sysctls.integer("kernel.threads-max"))
+    if len(threads) >= most:
         raise EAGAIN("too many threads in the sandbox")
+    if is_process and len(kernel.processes) >= PROCESSES_MAX:
+        raise EAGAIN("too many processes in the sandbox")
     credentials, limit = thread.credentials, thread.process.limits.soft(abi.RLIMIT_NPROC)
     if len(threads) < limit or credentials.ruid == 0:
         return

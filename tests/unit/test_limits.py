@@ -88,6 +88,27 @@ async def test_not_even_root_can_fork_until_the_host_has_no_numbers_left(monkeyp
     async with Sandbox() as sandbox:
         assert await sandbox.run(program) == 0
         assert not sandbox.kernel.threads
+    monkeypatch.setattr(limits, "THREADS_MAX", 100)
+    monkeypatch.setattr(limits, "PROCESSES_MAX", 4)
+    async with Sandbox() as sandbox:
+        assert await sandbox.run(program) == 0
+
+
+async def test_there_may_be_more_threads_than_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PROCESSES_MAX", 1)
+
+    async def sleeper(guest: FakeContext) -> None:
+        await guest.syscall(34)
+
+    async def program(guest: FakeContext) -> None:
+        guest.child_program = sleeper
+        assert await guest.syscall(56, 0x10F00, 0, 0, 0, 0) == 2
+        assert await guest.syscall(56, 0x10F00, 0, 0, 0, 0) == 3
+        assert await guest.syscall(FORK) == -EAGAIN.errno
+        await guest.syscall(231, 0)
+
+    async with Sandbox() as sandbox:
+        assert await sandbox.run(program) == 0
 
 
 async def test_niceness_is_inherited_and_only_goes_up_for_users() -> None:
