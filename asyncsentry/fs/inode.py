@@ -31,8 +31,7 @@ class Owner(NamedTuple):
     gid: int
 
 
-@dataclass(slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What stat(2) and statx(2) tell of a file; times in nanoseconds since the epoch."""
 
     dev: int
@@ -156,6 +155,8 @@ class Inode:
     """The text of a symbolic link that was followed before, where nobody else can change it; kept by ``path.py``."""
     is_linkable = False
     """Whether a file without names may be given one: O_TMPFILE without O_EXCL."""
+    write_hint = 0
+    """How long what is written will live, as its owner guesses: F_SET_RW_HINT."""
     writers = 0
     """How many open files may write it; kept by ``writecount.py``."""
     denials = 0

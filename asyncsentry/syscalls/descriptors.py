@@ -29,7 +29,7 @@ _SIGNALS_MAX = 64
 
 
 @syscall(72, errnos="EACCES EAGAIN EBADF EBUSY EDEADLK EFAULT EINTR EINVAL EMFILE ENOLCK EOVERFLOW EPERM ESRCH",
-         missing="leases, F_NOTIFY and read/write hints: EINVAL")
+         missing="leases and F_NOTIFY: EINVAL; read/write hints are kept, but change nothing")
 async def fcntl(thread: Thread, fd: Fd, command: UInt, argument: Size) -> int:
     """fcntl(2): EBADF first, for O_PATH descriptors too unless the command works for them."""
     file = thread.fds.get(fd)
@@ -178,6 +178,21 @@ def _get_seals(thread: Thread, fd: int, file: File, argument: int) -> int:
     return file.get_seals()
 
 
+def _get_write_hint(thread: Thread, fd: int, file: File, argument: int) -> int:
+    thread.memory.write_u64(argument, 0 if file.inode is None else file.inode.write_hint)
+    return 0
+
+
+def _set_write_hint(thread: Thread, fd: int, file: File, argument: int) -> int:
+    if file.inode is None or not is_owner(thread.credentials, file.inode):
+        raise EPERM("only the owner says how long data will live")
+    hint = thread.memory.read_u64(argument)
+    if hint > abi.RWH_WRITE_LIFE_EXTREME:
+        raise EINVAL(f"no hint {hint}")
+    file.inode.write_hint = hint
+    return 0
+
+
 def _get_lease(thread: Thread, fd: int, file: File, argument: int) -> int:
     return abi.F_UNLCK  # nobody can have one
 
@@ -192,6 +207,7 @@ _COMMANDS: dict[int, Callable[[Thread, int, File, int], int | Awaitable[int]]] =
     abi.F_GETOWN_EX: _get_owner_ex, abi.F_GETOWNER_UIDS: _get_owner_uids, abi.F_SETSIG: _set_signal,
     abi.F_GETSIG: _get_signal, abi.F_GETPIPE_SZ: _get_pipe_size, abi.F_SETPIPE_SZ: _set_pipe_size,
     abi.F_ADD_SEALS: _add_seals, abi.F_GET_SEALS: _get_seals, abi.F_GETLEASE: _get_lease,
+    abi.F_GET_RW_HINT: _get_write_hint, abi.F_SET_RW_HINT: _set_write_hint,
 }  # fmt: skip
 
 

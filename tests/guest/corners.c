@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,22 @@ static int a_memfd_runs_while_open(void)
     return 0;
 }
 
+static int write_hints_are_kept_with_the_file(void)
+{
+    uint64_t hint = 7;
+    int fd = open("file", O_CREAT | O_RDONLY, 0644), again = open("file", O_RDONLY);
+    CHECK(!fcntl(fd, F_GET_RW_HINT, &hint) && hint == 0);
+    hint = RWH_WRITE_LIFE_SHORT;
+    CHECK(!fcntl(fd, F_SET_RW_HINT, &hint));
+    CHECK(!fcntl(again, F_GET_RW_HINT, &hint) && hint == RWH_WRITE_LIFE_SHORT);
+    hint = 6;
+    FAILS(fcntl(fd, F_SET_RW_HINT, &hint), EINVAL);
+    FAILS(fcntl(fd, F_GET_RW_HINT, 8), EFAULT);
+    FAILS(fcntl(fd, F_GET_FILE_RW_HINT, &hint), EINVAL);
+    CHECK(fcntl(fd, F_GETLEASE) == F_UNLCK);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int (*run)(void);
@@ -132,6 +149,7 @@ static const struct {
     {"a_program_open_for_writing_does_not_run", a_program_open_for_writing_does_not_run},
     {"scripts_and_failed_execs_leave_no_trace", scripts_and_failed_execs_leave_no_trace},
     {"a_memfd_runs_while_open", a_memfd_runs_while_open},
+    {"write_hints_are_kept_with_the_file", write_hints_are_kept_with_the_file},
 };
 
 static int remove_it(const char *path, const struct stat *st, int kind, struct FTW *where)
