@@ -64,6 +64,7 @@ class Kernel:
         self.random = random or RandomSource()
         self.run_queue = RunQueue(asyncio.get_running_loop())
         platform.run_queue = self.run_queue
+        platform.on_failure = self.fail
         self.hostname = hostname
         self.domainname = "(none)"
         self.mounts: MountNamespace

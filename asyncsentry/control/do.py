@@ -14,16 +14,19 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncsentry import loop
 from asyncsentry.boot import Volume
+from asyncsentry.errnos import SentryBug
 from asyncsentry.sandbox import Sandbox
 from asyncsentry.syscalls.strace import Strace
 
 if TYPE_CHECKING:
     from asyncsentry.fs.file import File
     from asyncsentry.fs.tty.host_tty import HostTty
+    from asyncsentry.kernel import Kernel
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
@@ -122,9 +125,15 @@ async def _do(options: argparse.Namespace) -> int:
     sandbox = Sandbox(options.root, options.network, volumes=options.volume, hostname=options.hostname,
                       platform=options.platform, overlay=options.overlay, memory=options.memory)
     async with sandbox:
+        asyncio.get_running_loop().set_exception_handler(partial(_fail, sandbox.kernel))
         if options.strace:
             sandbox.kernel.dispatch.instruments.append(Strace(sys.stderr))
         return await _run(sandbox, options)
+
+
+def _fail(kernel: Kernel, running: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Stops the sandbox when a callback of its own (a timer, a reader) meets something nobody foresaw."""
+    kernel.fail(context.get("exception") or SentryBug(context["message"]))
 
 
 async def _run(sandbox: Sandbox, options: argparse.Namespace) -> int:

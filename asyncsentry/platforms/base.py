@@ -221,6 +221,8 @@ class Platform(Protocol):
     name: str
     run_queue: RunQueue | None
     """Guest threads to step between traps; the kernel sets it."""
+    on_failure: Callable[[BaseException], None]
+    """Told of a bug outside any guest thread's task; the kernel sets it."""
 
     async def start(self) -> None:
         """Brings up what is shared by all address spaces of a sandbox."""

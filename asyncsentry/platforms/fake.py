@@ -306,6 +306,7 @@ class FakePlatform:
     def __init__(self) -> None:
         self.contexts: list[FakeContext] = []
         self.run_queue: RunQueue | None = None
+        self.on_failure: Callable[[BaseException], None] = _raise
 
     async def start(self) -> None:
         """Needs nothing."""
@@ -342,3 +343,7 @@ class FakePlatform:
     def vdso(self) -> tuple[int, int]:
         """There is none."""
         return 0, 0
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -167,3 +168,16 @@ async def test_x32_numbers_trap_whole(platform: Platform) -> None:
     context.resume()
     assert await next_trap(context) is TrapKind.SYSCALL
     assert context.number == 0x40000000 | 39
+
+
+@pytest.mark.parametrize("platform", ["systrap"], indirect=True)
+async def test_a_bug_in_the_pump_is_reported(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[BaseException] = []
+    platform.on_failure = failures.append
+    context = await guest(platform, call(39))
+    monkeypatch.setattr(type(context), "taken", lambda self: 1 / 0)
+    context.resume()
+    async with asyncio.timeout(20):
+        while not failures:
+            await asyncio.sleep(0.001)
+    assert isinstance(failures[0], ZeroDivisionError)

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ptrace.binding import func
@@ -40,6 +41,7 @@ class PtracePlatform:
 
     def __init__(self) -> None:
         self.run_queue: RunQueue | None = None
+        self.on_failure: Callable[[BaseException], None] = _raise
         self.socket, self._guest_socket = socket.socketpair()
         self._buffer = copy_buffer()
         self._loop = asyncio.get_running_loop()
@@ -95,6 +97,12 @@ class PtracePlatform:
             self._looked.wait()
 
     def _on_change(self, tid: int) -> None:
+        try:
+            self._take_change(tid)
+        except Exception as error:
+            self.on_failure(error)
+
+    def _take_change(self, tid: int) -> None:
         try:
             found, status = os.waitpid(tid, os.WNOHANG | WAIT_ALL)
         except ChildProcessError:
@@ -232,3 +240,7 @@ def _drop_privileges(zygote: PtraceContext) -> None:
     zygote.tracee.call(SYS_PRCTL, PR_SET_NO_NEW_PRIVS, 1)
     if zygote.tracee.call(SYS_CAPSET, SCRATCH, SCRATCH + 8):
         raise errnos.SentryBug("the traced process kept its capabilities")
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 from typing import Any
 
 from ptrace.binding import func
@@ -164,7 +165,7 @@ class Tracee:
         image = bytearray(buffer.raw[: vector.length])
         features = image[_SW_RESERVED : _SW_RESERVED + 8]
         size = len(image) + 4
-        words = FP_MAGIC1.to_bytes(4, "little") + size.to_bytes(4, "little") + features + len(image).to_bytes(4, "little")
+        words = struct.pack("<II8sI", FP_MAGIC1, size, features, len(image))
         image[_SW_RESERVED:_HEADER] = words.ljust(_HEADER - _SW_RESERVED, b"\0")
         return bytes(image) + FP_MAGIC2.to_bytes(4, "little")
 

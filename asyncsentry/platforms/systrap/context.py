@@ -119,6 +119,7 @@ class SystrapContext:
         """Makes the thread trap soon, if it runs."""
         if not self.is_trapped and not self.space.is_dead:
             lib.thread_kill(self.space.host_pid, self.host_tid, lib.INTERRUPT_SIGNAL)
+            self.is_interrupted = True
             self.platform.expect_trap(self)
 
     # Host calls ------------------------------------------------------------------------------------
@@ -231,6 +232,7 @@ class SystrapContext:
         space.contexts.discard(self)
         if not space.contexts:
             self.platform.kill(space)
+            self.platform.release_slots(space)
         elif not space.is_dead:
             self.platform.retire(self)
             self._record.call_count = 0

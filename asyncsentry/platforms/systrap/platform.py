@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
@@ -58,6 +59,7 @@ class SystrapPlatform:
             raise MemoryError("no memory for the slots' records")
         self.run_queue: RunQueue | None = None
         """Guest threads to step between traps; set by the kernel."""
+        self.on_failure: Callable[[BaseException], None] = _raise
         self.stub_spin_us = 0
         self._policy = SpinPolicy(len(os.sched_getaffinity(0)))
         self._spin_cycles = SENTRY_SPIN_US * lib.hub_cycles_per_us(self.hub)
@@ -81,6 +83,7 @@ class SystrapPlatform:
         self._zygote_pid = 0
         """The zygote's process, by which the host names the session all guest processes are in."""
         self._listener = -1
+        self._listener_is_read = False
         self._vdso = (0, 0)
         self._deaths = select.epoll()
         self._closed = False
@@ -127,7 +130,8 @@ class SystrapPlatform:
             raise errnos.SentryBug(f"cannot take the seccomp listener: {os.strerror(-self._listener)}")
         lib.hub_listen(self.hub, self._listener)
         lib.hub_hand_over(self.hub, 1)  # older hosts cannot: slower, no less right
-        self.loop.add_reader(self._listener, self._on_bell)
+        self.loop.add_reader(self._listener, self._guarded, self._on_bell)
+        self._listener_is_read = True
 
     async def close(self) -> None:
         """Ends every host process and gives back every descriptor."""
@@ -156,6 +160,16 @@ class SystrapPlatform:
         lib.hub_free(self.hub)
 
     # The pump --------------------------------------------------------------------------------------
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Runs a step of the platform's own, outside any guest thread's task: a bug there stops the sandbox."""
+        try:
+            step()
+        except Exception as error:
+            if self._listener_is_read:
+                self._listener_is_read = False
+                self.loop.remove_reader(self._listener)
+            self.on_failure(error)
 
     def _pump(self) -> None:
         """Steps guest threads as long as they trap at once."""
@@ -209,7 +223,7 @@ class SystrapPlatform:
     def _schedule_pump(self) -> None:
         if not self._pump_scheduled:
             self._pump_scheduled = True
-            self.loop.call_soon(self._pump)
+            self.loop.call_soon(self._guarded, self._pump)
 
     def _on_bell(self) -> None:
         """Reads the doorbell until it is silent."""
@@ -274,6 +288,7 @@ class SystrapPlatform:
             self._start_refill()
             if not context.space.is_dead:
                 return context
+            await context.destroy()
         context = await self._fork_from(self._zygote)
         lib.slot_build_frame(self.hub, context.slot)
         return context
@@ -426,7 +441,7 @@ class SystrapPlatform:
         self._deaths.register(space.pidfd, select.EPOLLIN)
 
     def _deaths_watch(self) -> None:
-        self.loop.add_reader(self._deaths.fileno(), self._on_death)
+        self.loop.add_reader(self._deaths.fileno(), self._guarded, self._on_death)
 
     def _on_death(self) -> None:
         for pidfd, _ in self._deaths.poll(0):
@@ -447,10 +462,15 @@ class SystrapPlatform:
         for slot, tid in space.leaving:
             self._leaving.discard(tid)
             lib.hub_unbind(self.hub, slot)
-        for chunk in space.chunks:
-            self._chunks.release(chunk)
+        self.release_slots(space)
         if not space.died.done():
             space.died.set_result(None)
+
+    def release_slots(self, space: SystrapSpace) -> None:
+        """Gives the slots of a dead process back once no context looks into them any more."""
+        if space.is_dead and not space.contexts:
+            while space.chunks:
+                self._chunks.release(space.chunks.pop())
 
     def _stillborn(self, birth: Birth) -> None:
         """Takes a birth back: a process it has made, known or not, must go before the next birth."""
@@ -486,6 +506,10 @@ class SystrapPlatform:
     def vdso(self) -> tuple[int, int]:
         """Gives where the host's vDSO lies in every guest process."""
         return self._vdso
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _guest_address(space: SystrapSpace, slot: int) -> int:
