@@ -187,6 +187,17 @@ class MemoryManager(GuestMemory):
                 self._take_back()
                 raise BY_NUMBER.get(-result, ENOMEM)("the host refused to change the address space")
 
+    async def settle(self, context: Context, result: int) -> int:
+        """Carries queued host calls out now and gives what the guest's call returns, ``result`` unless one failed.
+
+        A signal handler may use memory that its call has just mapped, and a late failure would correct its frame.
+        """
+        try:
+            await self.flush(context)
+        except LinuxError as error:
+            return -error.errno if self._failure_result is None else self._failure_result
+        return result
+
     def host_call_failed(self, context: Context) -> int:
         """Takes back the last change, which the host refused, and gives what the guest's call returns."""
         result = self._failure_result

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -141,6 +143,50 @@ static int write_hints_are_kept_with_the_file(void)
     return 0;
 }
 
+static volatile sig_atomic_t signals;
+static char *volatile handler_stack;
+
+static void count_signal(int signo)
+{
+    signals += signo > 0;
+    handler_stack = (char *)__builtin_frame_address(0);
+}
+
+static int a_frame_lets_the_stack_grow(void)
+{
+    enum { ROOM = 1 << 20 };
+    char *low = mmap(NULL, 4 * ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *page = low + 3 * ROOM;
+    CHECK(!munmap(low, 4 * ROOM));
+    CHECK(mmap(page, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, -1, 0) == page);
+    stack_t stack = {.ss_sp = page - (64 << 10), .ss_size = (64 << 10) + 512};
+    struct sigaction action = {.sa_handler = count_signal, .sa_flags = SA_ONSTACK};
+    CHECK(!sigaltstack(&stack, NULL) && !sigaction(SIGUSR1, &action, NULL));
+    CHECK(!raise(SIGUSR1));
+    CHECK(signals == 1 && handler_stack < page && handler_stack > page - (64 << 10));
+    return 0;
+}
+
+static int signals_may_come_while_memory_changes(void)
+{
+    struct sigaction action = {.sa_handler = count_signal, .sa_flags = SA_RESTART | SA_ONSTACK};
+    struct itimerval timer = {{0, 300}, {0, 300}};
+    CHECK(!sigaction(SIGALRM, &action, NULL) && !setitimer(ITIMER_REAL, &timer, NULL));
+    for (int round = 0; round < 20000 && signals < 100; round++) {
+        char *area = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(area != MAP_FAILED);
+        stack_t stack = {.ss_sp = area, .ss_size = 1 << 16}, off = {.ss_flags = SS_DISABLE};
+        CHECK(!sigaltstack(&stack, NULL));
+        CHECK(!mprotect(area, 1 << 15, PROT_READ));
+        CHECK(!mprotect(area, 1 << 16, PROT_READ | PROT_WRITE));
+        CHECK(!sigaltstack(&off, NULL));
+        FAILS(mmap(area + 1, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), EINVAL);
+        CHECK(mremap(area, 1 << 16, 1 << 17, MREMAP_MAYMOVE) != MAP_FAILED || errno == EFAULT);
+        munmap(area, 1 << 16);
+    }
+    CHECK(signals > 0);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int (*run)(void);
@@ -149,6 +195,8 @@ static const struct {
     {"a_program_open_for_writing_does_not_run", a_program_open_for_writing_does_not_run},
     {"scripts_and_failed_execs_leave_no_trace", scripts_and_failed_execs_leave_no_trace},
     {"a_memfd_runs_while_open", a_memfd_runs_while_open},
+    {"a_frame_lets_the_stack_grow", a_frame_lets_the_stack_grow},
+    {"signals_may_come_while_memory_changes", signals_may_come_while_memory_changes},
     {"write_hints_are_kept_with_the_file", write_hints_are_kept_with_the_file},
 };
 

@@ -198,6 +198,19 @@ async def test_a_heap_the_host_refuses_stays_where_it_was(guest: Guest):
     await guest.memory.set_brk(guest.context, 0x100_1000, guest.limits)
     guest.context.host_error = errnos.ENOMEM.errno
     assert guest.memory.host_call_failed(guest.context) == 0x100_0000
+
+
+async def test_a_change_the_host_refuses_before_a_handler_runs_is_taken_back_too(
+        guest: Guest, monkeypatch: pytest.MonkeyPatch):
+    async def refuse() -> list[int]:
+        return [-errnos.EAGAIN.errno]
+
+    start = await mmap(guest.memory, guest.context, Mapping(0, PAGE, RW, ANON), guest.limits)
+    assert await guest.memory.settle(guest.context, start) == start
+    await mmap(guest.memory, guest.context, Mapping(0, PAGE, RW, ANON), guest.limits)
+    monkeypatch.setattr(guest.context, "flush", refuse)
+    assert await guest.memory.settle(guest.context, 1) == -errnos.EAGAIN.errno
+    assert guest.areas() == [(start, PAGE, RW)]
     assert guest.memory.brk == 0x100_0000
 
 

@@ -38,6 +38,8 @@ async def deliver(thread: Thread, result: int | None, from_syscall: bool) -> Non
     """
     if not from_syscall:
         result = None
+    elif result is not None:
+        result = await thread.memory.settle(thread.context, result)
     while True:
         while (chosen := await _next_handled(thread)) is not None:
             info, action = chosen

@@ -106,6 +106,7 @@ async def _write(thread: Thread, address: int, image: bytes) -> None:
     except EFAULT:
         if not await thread.memory.handle_fault(thread.context, address, thread.process.limits):
             raise
+        await thread.memory.flush(thread.context)
         thread.memory.write(address, image)
 
 
