@@ -95,6 +95,8 @@ class Process:
         """Processor time of its threads that have ended, ``cputime.py``."""
         self.children_usage = Usage()
         """What its reaped children, and theirs, used."""
+        self.cpu_split_ns = (0, 0)
+        """(user, system) time last told of its present address space, ``cputime.py``."""
         self.cpu_base_ns = 0
         """Where its account stood on the host's process clock when it entered its address space, ``usage.py``."""
         self.vfork_queue = WaitQueue()

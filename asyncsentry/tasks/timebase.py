@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from asyncsentry import clock as clocks
 from asyncsentry.abi import time_h as abi
 from asyncsentry.errnos import EINVAL
-from asyncsentry.tasks.cputime import process_cpu_ns, thread_cpu_ns
+from asyncsentry.tasks.cputime import process_total_ns, thread_cpu_ns
 
 if TYPE_CHECKING:
     from asyncsentry.clock import Clock, Timer
@@ -75,7 +75,7 @@ class ProcessCpuTime:
 
     def now_ns(self) -> int:
         """Gives user and system time."""
-        return sum(process_cpu_ns(self.process))
+        return process_total_ns(self.process)
 
     def shortest_wait_ns(self, remaining_ns: int) -> int:
         """Divides by the threads that may all run at once."""

@@ -13,7 +13,7 @@ from asyncsentry.abi import signal_h, time_h
 from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_CPU
 from asyncsentry.clock import CLOCK_MONOTONIC, NS_PER_SECOND
 from asyncsentry.errnos import EAGAIN, EINVAL
-from asyncsentry.tasks.cputime import process_cpu_ns
+from asyncsentry.tasks.cputime import process_total_ns
 from asyncsentry.tasks.signals.send import send_to_process, send_to_thread
 from asyncsentry.tasks.signals.siginfo import SigInfo
 from asyncsentry.tasks.timebase import Alarm, ProcessCpuTime, SystemTime, TimeBase
@@ -205,7 +205,7 @@ class CpuLimit:
     def _reached(self) -> None:
         process = self._process
         soft, hard = process.limits.get(RLIMIT_CPU)
-        used = sum(process_cpu_ns(process)) // NS_PER_SECOND
+        used = process_total_ns(process) // NS_PER_SECOND
         if used >= hard:
             send_to_process(process, SigInfo(signal_h.SIGKILL, signal_h.SI_KERNEL))
             return

@@ -83,6 +83,7 @@ def thread_usage(thread: Thread) -> Usage:
 def close_account(process: Process) -> None:
     """Books what was used in the present address space; call before it is left (exit, execve)."""
     process.past_usage = process_usage(process)
+    process.cpu_split_ns = (0, 0)
     process.cpu_base_ns = 1 << 62  # nothing more is booked until an address space is entered
 
 
