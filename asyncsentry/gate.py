@@ -70,6 +70,16 @@ class Gate:
             raise asyncio.CancelledError
 
 
+class OpenGate(Gate):
+    """A gate nobody is held up at: that of a context which will never trap again because it is dead."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Gate, None, None]:
+        return
+        yield
+
+
 class RunQueue:
     """Gates whose tasks may run on, in order. One per sandbox."""
 

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from asyncsentry.abi.signal_h import SIGKILL
+from asyncsentry.platforms import systrap
 from asyncsentry.sandbox import DEVNULL, Sandbox
 from asyncsentry.tasks.exit import begin_group_exit
 
 HERE = Path(__file__).parent
+SYSTRAP = Path(systrap.__file__).parent
 PROGRAMS = sorted(path.stem for path in HERE.glob("*.c"))
 SANDBOX_THREADS_MAX = 300
 """Host processes and threads a test may have: the host's numbers are shared by everyone."""
@@ -30,7 +32,7 @@ def build_root(root: Path) -> Path:
         (root / folder).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
     (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/false\n")
-    options = ["-O1", "-Wall", "-Wno-unused-result", "-static", "-pthread"]
+    options = ["-O1", "-Wall", "-Wno-unused-result", "-static", "-pthread", f"-I{SYSTRAP}"]
     for name in PROGRAMS:
         subprocess.run(["gcc", *options, "-o", root / "bin" / name, HERE / f"{name}.c"], check=True)
     return root

@@ -4,6 +4,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "layout.h" /* the platform's own, as an attacker would read it */
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -22,10 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STUB 0x7ff000000000UL
-#define STUB_SIZE 0x10000UL
-#define SLOTS 0x7ff100000000UL
-#define SLOT_SIZE 16384UL
+
+
+
+
 
 static inline long raw(long number, long a, long b, long c, long d, long e, long f) {
     long result;

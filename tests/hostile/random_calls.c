@@ -3,8 +3,8 @@
  * Each of PROCESSES children starts THREADS threads that make CALLS random calls each, while the child's first
  * thread pokes them with signals so that no call blocks for long. What a call does to the program is no matter:
  * a child that dies is followed by another, ROUNDS of them in all. */
-#include "call_table.h"
 #include "hostile.h"
+#include "call_table.h"
 #include <poll.h>
 #include <sys/uio.h>
 
@@ -37,8 +37,8 @@ static uint64_t pointer(uint64_t *state) {
     case 5: return (uint64_t)unmapped - below(state, 32);
     case 6: return 0xffff800000000000UL + offset;
     case 7: return 0xffffffffff600000UL;
-    case 8: return STUB + below(state, STUB_SIZE);
-    case 9: return SLOTS + below(state, 64 * SLOT_SIZE);
+    case 8: return STUB_BASE + below(state, STUB_TEXT_SIZE);
+    case 9: return SLOTS_BASE + below(state, 64 * SLOT_SIZE);
     case 10: return ~0UL - below(state, 4096);
     case 11: return (uint64_t)&call_count + offset;
     case 12: return below(state, 65536);

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
-from asyncsentry.gate import RunQueue
+from asyncsentry.gate import OpenGate, RunQueue
 from asyncsentry.platforms._native import ffi, lib
 from asyncsentry.platforms.base import HostCall
 from asyncsentry.platforms.hostmemory import copy_buffer
@@ -83,7 +83,6 @@ class SystrapPlatform:
         self._zygote_pid = 0
         """The zygote's process, by which the host names the session all guest processes are in."""
         self._listener = -1
-        self._listener_is_read = False
         self._vdso = (0, 0)
         self._deaths = select.epoll()
         self._closed = False
@@ -131,7 +130,6 @@ class SystrapPlatform:
         lib.hub_listen(self.hub, self._listener)
         lib.hub_hand_over(self.hub, 1)  # older hosts cannot: slower, no less right
         self.loop.add_reader(self._listener, self._guarded, self._on_bell)
-        self._listener_is_read = True
 
     async def close(self) -> None:
         """Ends every host process and gives back every descriptor."""
@@ -166,10 +164,18 @@ class SystrapPlatform:
         try:
             step()
         except Exception as error:
-            if self._listener_is_read:
-                self._listener_is_read = False
-                self.loop.remove_reader(self._listener)
+            self._abandon()
             self.on_failure(error)
+
+    def _abandon(self) -> None:
+        """Ends all guests and whoever waits for one: nobody will step them any more."""
+        for descriptor in (self._listener, self._deaths.fileno()):
+            self.loop.remove_reader(descriptor)
+        for space in self._spaces.values():
+            self.kill(space)
+            space.is_dead = True
+        for context in self._contexts.values():
+            self.loop.call_soon(context.gate.fire)
 
     def _pump(self) -> None:
         """Steps guest threads as long as they trap at once."""
@@ -455,10 +461,13 @@ class SystrapPlatform:
         os.close(space.pidfd)
         del self._spaces[space.pidfd]
         for slot in [s for s, context in self._contexts.items() if context.space is space]:
-            context = self._contexts.pop(slot)
+            context = self._contexts.pop(slot, None)
+            if context is None:  # one that was woken here has ended another
+                continue
             lib.hub_unbind(self.hub, slot)
+            gate, context.gate = context.gate, OpenGate(self.loop)  # it may only be about to wait
             if not self._closed:
-                context.gate.fire()
+                gate.fire()
         for slot, tid in space.leaving:
             self._leaving.discard(tid)
             lib.hub_unbind(self.hub, slot)
