@@ -7,7 +7,7 @@ import os
 import resource
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsentry import syscalls
 from asyncsentry.abi.fcntl_h import AT_FDCWD
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from asyncsentry.platforms.base import Platform
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(NamedTuple):
     """A host directory or file that appears in the sandbox, shared with the host."""
 
     source: str
@@ -124,12 +123,12 @@ class Machine:
 async def boot(configuration: Configuration) -> Machine:
     """Brings a kernel up. Nothing is left behind if that fails."""
     check_configuration(configuration)
-    syscalls.load()
     platform = make_platform(configuration.platform)
     mounts = [HostMount(configuration.root, configuration.overlay != "none")]
     mounts += [HostMount(volume.source, volume.read_only) for volume in configuration.volumes]
     gofer = Gofer.start(mounts)
     try:
+        syscalls.load()  # takes a while the first time; the gofer comes up meanwhile
         await platform.start()
         kernel = Kernel(platform, configuration.clock, configuration.random, configuration.hostname)
         kernel.network = configuration.network

@@ -12,9 +12,8 @@ import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asyncsentry import errnos
 from asyncsentry.abi.signal_h import SI_USER
@@ -54,8 +53,7 @@ class SandboxError(Exception):
     """The sandbox has stopped because of a fault of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a finished program left."""
 
     exit_code: int

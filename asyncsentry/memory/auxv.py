@@ -6,8 +6,8 @@ See getauxval(3), Linux's create_elf_tables() in fs/binfmt_elf.c.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from asyncsentry.abi import auxvec_h as abi
 
@@ -15,8 +15,7 @@ _ENTRY = struct.Struct("<QQ")
 _MINSIGSTKSZ_FALLBACK = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
+class Hardware(NamedTuple):
     """What the host's kernel tells every program of the processor."""
 
     hwcap: int = 0
@@ -35,8 +34,7 @@ class Hardware:
         return cls(found.get(abi.AT_HWCAP, 0), found.get(abi.AT_HWCAP2, 0), minsigstksz)
 
 
-@dataclass(frozen=True, slots=True)
-class InitialStack:
+class InitialStack(NamedTuple):
     """The bytes at the top of a new stack, and where their parts lie."""
 
     pointer: int

@@ -5,7 +5,7 @@ See elf(5), Linux's fs/binfmt_elf.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from asyncsentry.abi import elf_h as abi
 from asyncsentry.abi.mman_h import PROT_EXEC, PROT_READ, PROT_WRITE
@@ -18,8 +18,7 @@ _PATH_MAX = 4096
 _OFFSET_MAX = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class ElfHeader:
+class ElfHeader(NamedTuple):
     """What matters of an ELF header."""
 
     is_dynamic: bool
@@ -34,8 +33,7 @@ class ElfHeader:
         return self.phdrs_count * abi.PHDR.size
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One PT_LOAD: where its bytes are in the file and where they go."""
 
     prot: int
@@ -55,8 +53,7 @@ class Segment:
         return page_up(self.address + self.memory_size)
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """What the program headers say."""
 
     segments: tuple[Segment, ...]
@@ -141,8 +138,7 @@ def _prot(flags: int) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(NamedTuple):
     """A ``#!`` line: the interpreter and its one optional argument."""
 
     interpreter: bytes

@@ -5,7 +5,7 @@ As Linux lays it out (arch/x86/mm/mmap.c, fs/binfmt_elf.c), below the part that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from asyncsentry.clock import RandomSource
 from asyncsentry.platforms.base import GUEST_ADDRESS_MAX, PAGE_SIZE
@@ -26,8 +26,7 @@ def page_up(value: int) -> int:
     return (value + PAGE_SIZE - 1) & -PAGE_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The addresses chosen for one program."""
 
     stack_top: int

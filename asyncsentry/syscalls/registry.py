@@ -86,7 +86,7 @@ def syscall(number: int, *, errnos: str = "", restart: Restart = Restart.SYS, mi
         ROWS[number] = Row(
             number=number, name=name, support=Support.PARTIAL if missing else Support.FULL, missing=missing,
             errnos=tuple(errnos.split()), restart=restart, parameters=parameters,
-            is_async=inspect.iscoroutinefunction(handler), handler=handler, invoke=handler,
+            is_async=bool(handler.__code__.co_flags & inspect.CO_COROUTINE), handler=handler, invoke=handler,
         )  # fmt: skip
         ROWS[number].invoke = partial(_invoke_first, ROWS[number])
         return handler

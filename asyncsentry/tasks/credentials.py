@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_SETGID, CAP_SETUID = range(8)
 CAP_SETPCAP, CAP_LINUX_IMMUTABLE, CAP_NET_BIND_SERVICE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_NET_RAW = range(8, 14)
@@ -15,8 +15,7 @@ CAP_LAST_CAP = CAP_CHECKPOINT_RESTORE
 ALL_CAPABILITIES = (1 << (CAP_LAST_CAP + 1)) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """An immutable set of identities: changing one makes a new object, so sharing is safe."""
 
     ruid: int = 0
@@ -52,4 +51,4 @@ class Credentials:
 
     def change(self, **fields: object) -> Credentials:
         """Gives a copy with some fields changed."""
-        return replace(self, **fields)  # type: ignore[arg-type]  # replace() cannot type keyword mappings
+        return self._replace(**fields)  # type: ignore[arg-type]  # keyword mappings cannot be typed

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncsentry.abi import auxvec_h as aux
 from asyncsentry.abi.elf_h import ARG_MAX, EHDR, MAX_ARG_STRLEN
@@ -44,8 +44,7 @@ _CLOCK_TICKS = 100
 _USER_CS, _USER_SS, _EFLAGS = 0x33, 0x2B, 0x202
 
 
-@dataclass(slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A program ready to run."""
 
     context: Context
