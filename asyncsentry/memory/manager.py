@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from asyncsentry.abi import mman_h as abi
 from asyncsentry.abi.resource_h import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK
@@ -81,6 +81,8 @@ class MemoryManager(GuestMemory):
         """Commands registered with membarrier(2)."""
         self.account: MemoryAccount | None = None
         """The memory of the whole sandbox, if that is limited."""
+        self.aio_contexts: dict[int, Any] = {}
+        """Contexts of io_setup(2) by address; kept by ``tasks/aio.py``. Children do not inherit them."""
         self._lock = asyncio.Lock()
         self._brk_before = 0
         self._failure_result: int | None = None

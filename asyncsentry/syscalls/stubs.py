@@ -38,7 +38,6 @@ _NEVER = "a reserved number that Linux never used"
 _32BIT = "only for 32-bit programs"
 _MODULES = "there are no modules"
 _KEYS = "there are no keyrings, as in a Linux without CONFIG_KEYS"
-_AIO = "no kernel AIO; programs fall back to threads"
 _URING = "no io_uring; programs fall back to epoll"
 _MOUNT_API = "file systems are mounted with mount(2)"
 _PTRACE = "no tracing of guests by guests"
@@ -72,11 +71,6 @@ STUBS = (
     Stub(184, "tuxcall", _NEVER),
     Stub(185, "security", _NEVER),
     Stub(205, "set_thread_area", _32BIT),
-    Stub(206, "io_setup", _AIO),
-    Stub(207, "io_destroy", _AIO),
-    Stub(208, "io_getevents", _AIO),
-    Stub(209, "io_submit", _AIO),
-    Stub(210, "io_cancel", _AIO),
     Stub(211, "get_thread_area", _32BIT),
     Stub(212, "lookup_dcookie", _GONE),
     Stub(214, "epoll_ctl_old", _NEVER),
@@ -96,7 +90,6 @@ STUBS = (
     Stub(320, "kexec_file_load", "guests boot no kernels", ENOSYS, CAP_SYS_BOOT),
     Stub(321, "bpf", "no BPF programs"),
     Stub(323, "userfaultfd", "no page faults in user space"),
-    Stub(333, "io_pgetevents", _AIO),
     Stub(334, "rseq", "guests cannot know when they move to another processor; libc does without"),
     Stub(425, "io_uring_setup", _URING),
     Stub(426, "io_uring_enter", _URING),
