@@ -1,15 +1,20 @@
-"""Reading and writing other processes' memory: process_vm_readv(2), process_vm_writev(2)."""
+"""What is done to other processes' memory: process_vm_readv(2), process_vm_writev(2), process_madvise(2) and kin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from asyncsentry.errnos import EFAULT, EINVAL, ESRCH, LinuxError
-from asyncsentry.syscalls.args import Int, Pointer, Size
+from asyncsentry.abi import mman_h as mman
+from asyncsentry.abi.signal_h import SIGKILL
+from asyncsentry.errnos import EFAULT, EINVAL, ENOMEM, EPERM, ESRCH, LinuxError
+from asyncsentry.memory.advice import madvise
+from asyncsentry.syscalls.args import Fd, Int, Pointer, Size, UInt
 from asyncsentry.syscalls.registry import syscall
+from asyncsentry.tasks.credentials import CAP_SYS_NICE
 from asyncsentry.tasks.groups import find_process
 from asyncsentry.tasks.ids import check_may_attach
+from asyncsentry.tasks.pidfd import get_pidfd
 
 if TYPE_CHECKING:
     from asyncsentry.memory.manager import MemoryManager
@@ -33,6 +38,50 @@ def process_vm_writev(thread: Thread, pid: Int, local: Pointer, local_count: Siz
     """process_vm_writev(2): copies to another process."""
     other, mine, theirs = _arguments(thread, pid, local, local_count, remote, remote_count, flags)
     return _copy(thread.memory.read_some, mine, other.write_some, theirs)
+
+
+@syscall(440, errnos="EBADF EFAULT EINVAL EPERM ESRCH",
+         missing="advice on another process's memory is checked, but changes nothing")
+async def process_madvise(thread: Thread, pidfd: Fd, vector: Pointer, count: Size, advice: Int, flags: UInt) -> int:
+    """process_madvise(2): advice about speed alone; flags, vector, pidfd, advice, then permission."""
+    if flags:
+        raise EINVAL("there are no flags")
+    ranges = thread.memory.read_iovec(vector, count)
+    process = get_pidfd(thread, pidfd).process
+    if not process.threads:
+        raise ESRCH("it has no memory any more")
+    if advice not in (mman.MADV_WILLNEED, mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV_COLLAPSE):
+        raise EINVAL(f"no advice {advice} for others")
+    if process is not thread.process:
+        check_may_attach(thread, process)
+        if not thread.credentials.has(CAP_SYS_NICE):
+            raise EPERM("only CAP_SYS_NICE slows others down")
+    done = 0
+    for address, length in ranges:
+        try:
+            if process is thread.process:
+                await madvise(thread.memory, thread.context, address, length, advice)
+            elif not process.leader.memory.vmas.covers(address, address + length):
+                raise ENOMEM("there is a hole in the range")
+        except LinuxError:
+            if not done:
+                raise
+            break
+        done += length
+    return done
+
+
+@syscall(448, errnos="EBADF EINVAL ESRCH")
+def process_mrelease(thread: Thread, pidfd: Fd, flags: UInt) -> int:
+    """process_mrelease(2): a process that is being killed gives its memory back by itself, and at once."""
+    if flags:
+        raise EINVAL("there are no flags")
+    process = get_pidfd(thread, pidfd).process
+    if not process.threads:
+        raise ESRCH("it has no memory any more")
+    if process.group_exit_status is None and not process.signals.pending.mask & 1 << SIGKILL - 1:
+        raise EINVAL("it is not being killed")
+    return 0
 
 
 def _arguments(thread: Thread, pid: int, local: int, local_count: int, remote: int, remote_count: int,

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -187,6 +188,38 @@ static int signals_may_come_while_memory_changes(void)
     return 0;
 }
 
+static int memory_of_other_processes_takes_advice(void)
+{
+    char *area = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct iovec both[] = {{.iov_base = area, .iov_len = 4096}, {.iov_base = area + 4096, .iov_len = 4096}};
+    pid_t child = fork();
+    if (child == 0)
+        for (;;)
+            pause();
+    int other = syscall(SYS_pidfd_open, child, 0), self = syscall(SYS_pidfd_open, getpid(), 0), status;
+    memset(area, 1, 8192);
+    CHECK(syscall(SYS_process_madvise, self, both, 2, MADV_COLD, 0) == 8192);
+    CHECK(syscall(SYS_process_madvise, other, both, 2, MADV_PAGEOUT, 0) == 8192);
+    CHECK(area[0] == 1 && area[4096] == 1);
+    FAILS(syscall(SYS_process_madvise, other, both, 2, MADV_DONTNEED, 0), EINVAL);
+    FAILS(syscall(SYS_process_madvise, other, both, 2, MADV_COLD, 1), EINVAL);
+    FAILS(syscall(SYS_process_madvise, 0, both, 2, MADV_COLD, 0), EBADF);
+    FAILS(syscall(SYS_process_madvise, other, 8, 2, MADV_COLD, 0), EFAULT);
+    both[1].iov_base = NULL;
+    CHECK(syscall(SYS_process_madvise, self, both, 2, MADV_COLD, 0) == 4096);
+    both[0].iov_base = NULL;
+    FAILS(syscall(SYS_process_madvise, other, both, 2, MADV_COLD, 0), ENOMEM);
+    FAILS(syscall(SYS_process_mrelease, other, 1), EINVAL);
+    FAILS(syscall(SYS_process_mrelease, other, 0), EINVAL);
+    FAILS(syscall(SYS_process_mrelease, 0, 0), EBADF);
+    CHECK(!kill(child, SIGKILL));
+    CHECK(waitid(P_PID, child, NULL, WEXITED | WNOWAIT) == 0);
+    FAILS(syscall(SYS_process_mrelease, other, 0), ESRCH);
+    CHECK(waitpid(child, &status, 0) == child);
+    FAILS(syscall(SYS_process_mrelease, other, 0), ESRCH);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int (*run)(void);
@@ -197,6 +230,7 @@ static const struct {
     {"a_memfd_runs_while_open", a_memfd_runs_while_open},
     {"a_frame_lets_the_stack_grow", a_frame_lets_the_stack_grow},
     {"signals_may_come_while_memory_changes", signals_may_come_while_memory_changes},
+    {"memory_of_other_processes_takes_advice", memory_of_other_processes_takes_advice},
     {"write_hints_are_kept_with_the_file", write_hints_are_kept_with_the_file},
 };
 
