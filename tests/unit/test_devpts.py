@@ -179,16 +179,25 @@ async def test_closing_the_master_hangs_the_session_up(world: World) -> None:
     assert slave.poll() & (POLLHUP | POLLERR) == POLLHUP | POLLERR
 
 
-async def test_the_end_of_the_session_leader_hangs_the_terminal_up(world: World) -> None:
+async def test_the_end_of_the_session_leader_is_told_to_the_foreground_and_hangs_nothing_up(world: World) -> None:
     shell = world.thread(10)
     master, slave = await world.open_master(world.thread(1)), await world.open_slave(shell)
     session = shell.process.session
     session.terminal = None
     slave.tty.session_leader_exited(session)
-    assert world.job_control.sent == [(10, SIGHUP), (10, SIGCONT)]
-    assert slave.is_hung_up
-    with pytest.raises(errnos.EIO):
-        master.try_read(10)
+    assert world.job_control.sent == [(10, SIGHUP)]
+    assert slave.tty.session is None
+    assert not slave.is_hung_up
+    assert master.try_write(b"still there\n") == 12
+    assert slave.try_read(100) == b"still there\n"
+
+
+async def test_the_master_types_ahead_while_the_slave_is_closed(world: World) -> None:
+    thread = world.thread(1)
+    master, slave = await world.open_master(thread), await world.open_slave(thread)
+    await slave.release()
+    assert master.try_write(b"early\n") == 6
+    assert (await world.open_slave(thread)).read_now(100) == b"early\n"
 
 
 async def test_the_interrupt_key_signals_the_foreground_group(world: World) -> None:

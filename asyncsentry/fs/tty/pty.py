@@ -12,7 +12,7 @@ from asyncsentry.fs.file import O_ACCMODE, O_NONBLOCK, File
 from asyncsentry.fs.tty import ioctls
 from asyncsentry.fs.tty.jobcontrol import Caller
 from asyncsentry.fs.tty.tty import Tty, TtyFile
-from asyncsentry.waiter import POLLHUP, POLLIN, POLLPRI, READABLE, WRITABLE, WaitQueue
+from asyncsentry.waiter import POLLHUP, POLLPRI, READABLE, WRITABLE, WaitQueue
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
@@ -117,9 +117,7 @@ class PtyMaster(File):
         raise errnos.WouldBlock
 
     def try_write(self, data: bytes, offset: int | None = None) -> int:
-        """Types; what does not fit waits for a reader."""
-        if self.pty.was_opened:
-            raise errnos.EIO("the slave is closed")
+        """Types, even if nobody has the slave open just now; what does not fit waits for a reader."""
         accepted = self.pty.ldisc.receive(data)
         if not accepted and data:
             raise errnos.WouldBlock
@@ -131,7 +129,7 @@ class PtyMaster(File):
         mask = READABLE if pty.ldisc.screen.output and not pty.ldisc.screen.stopped else 0
         mask |= WRITABLE if pty.ldisc.input_room() > 0 else 0
         mask |= POLLPRI | READABLE if pty.packet_mode and pty.packet_status else 0
-        return mask | (POLLHUP | POLLIN if pty.was_opened else 0)
+        return mask | (POLLHUP if pty.was_opened else 0)
 
     def ioctl(self, thread: object, request: int, argument: int) -> int | Awaitable[int]:
         """Answers the master's own control calls; the rest are about the slave."""

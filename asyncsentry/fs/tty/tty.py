@@ -106,16 +106,12 @@ class Tty:
                 self.exclusive = False
                 self.last_closed()
 
-    def hang_up(self, leader_is_gone: bool = False) -> None:
-        """Hangs up: files opened so far are dead, the session loses its terminal and hears SIGHUP."""
-        session, foreground, jobs = self.session, self.foreground, self.terminals.job_control
+    def hang_up(self) -> None:
+        """Hangs up: files opened so far are dead, the session loses its terminal and its leader hears SIGHUP."""
+        session, jobs = self.session, self.terminals.job_control
         if session is not None:
-            if not leader_is_gone:
-                jobs.signal_leader(session, SIGHUP)
-                jobs.signal_leader(session, SIGCONT)
-            elif foreground is not None:
-                jobs.signal_group(foreground, SIGHUP)
-                jobs.signal_group(foreground, SIGCONT)
+            jobs.signal_leader(session, SIGHUP)
+            jobs.signal_leader(session, SIGCONT)
         detach_session(self)
         self.generation += 1
         self.ldisc.flush_input()
@@ -132,9 +128,15 @@ class Tty:
         session.terminal = self
 
     def session_leader_exited(self, session: Any) -> None:
-        """Hangs up because the leader of the session it controls has ended, credentials(7)."""
-        if self.session is session:
-            self.hang_up(leader_is_gone=True)
+        """Lets the foreground know that the session's leader has ended, disassociate_ctty() in tty_jobctrl.c.
+
+        All our terminals are pseudo-terminals: unlike a serial line they are not hung up then.
+        """
+        if self.session is not session:
+            return
+        if self.foreground is not None:
+            self.terminals.job_control.signal_group(self.foreground, SIGHUP)
+        detach_session(self)
 
     def set_window(self, window: tuple[int, int, int, int]) -> None:
         """Changes the size, telling the foreground group with SIGWINCH if it is new."""
