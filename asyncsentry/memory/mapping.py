@@ -162,8 +162,9 @@ def _check_file(request: Mapping, file: MappableFile) -> tuple[int, int]:
 
 def _check_limits(memory: MemoryManager, vma: Vma, request: Mapping, limits: LimitSource) -> None:
     growth = vma.end - vma.start
-    for other in memory.vmas.overlapping(vma.start, vma.end):
-        growth -= min(vma.end, other.end) - max(vma.start, other.start)
+    if request.flags & abi.MAP_FIXED:
+        for other in memory.vmas.overlapping(vma.start, vma.end):
+            growth -= min(vma.end, other.end) - max(vma.start, other.start)
     memory.check_growth(growth, memory.is_data(vma), limits)
     if memory.account is not None:
         memory.check_commitment(growth, vma)
