@@ -138,8 +138,7 @@ async def boot(configuration: Configuration) -> Machine:
         devfs.MemoryDevices(kernel.random).register(kernel.devices)
         await _mount_all(kernel, gofer, configuration)
         _raise_descriptor_limit()
-        if configuration.memory_limit is not None:
-            _limit_memory(kernel, configuration.memory_limit)
+        _limit_memory(kernel, configuration.memory_limit)
     except BaseException:
         await platform.close()
         await gofer.close()
@@ -154,11 +153,17 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _limit_memory(kernel: Kernel, limit: int) -> None:
-    kernel.memory = MemoryWatch(kernel, limit)
+def _limit_memory(kernel: Kernel, limit: int | None) -> None:
+    """Holds a sandbox to its limit; without one only files in memory are held to a share of the host's.
+
+    Those are ours, not the guests', so the host could not get them back by ending guests.
+    """
+    kernel.file_memory = MemoryWatch(kernel, limit or kernel.host_facts.memory_bytes // 4 * 3)
     for filesystem in (kernel.memfds, *(mount.filesystem for mount in kernel.mounts.root_mount.subtree())):
-        kernel.memory.adopt(filesystem)
-    kernel.memory.start()
+        kernel.file_memory.adopt(filesystem)
+    if limit is not None:
+        kernel.memory = kernel.file_memory
+        kernel.memory.start()
 
 
 class Mounter:

@@ -98,6 +98,8 @@ class Kernel:
         """Bytes of memory guests have; ``None`` for the host's."""
         self.memory: MemoryWatch | None = None
         """Holds them to that, if there is a limit."""
+        self.file_memory: MemoryWatch | None = None
+        """Holds what is ours of guest memory, the files in it, to a limit, set or not."""
         self.queued_signals = QueuedCounts()
         """How many signals each user has waiting."""
         self.signal_group: Callable[[ProcessGroup, int], None] = signal_group

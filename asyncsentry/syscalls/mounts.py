@@ -90,8 +90,8 @@ async def _mount_new(thread: Thread, kind: str | None, source: str, at: Location
         raise ENODEV(f"no file system {kind!r}")
     filesystem = await maker(thread.kernel, parse_options(options))
     thread.kernel.filesystems.add(filesystem)
-    if thread.kernel.memory is not None:
-        thread.kernel.memory.adopt(filesystem)
+    if thread.kernel.file_memory is not None:
+        thread.kernel.file_memory.adopt(filesystem)
     namespace_of(thread).mount(at, filesystem, flags, source)
 
 

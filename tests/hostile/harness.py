@@ -21,6 +21,7 @@ SYSTRAP = Path(systrap.__file__).parent
 PROGRAMS = sorted(path.stem for path in HERE.glob("*.c"))
 SANDBOX_THREADS_MAX = 300
 """Host processes and threads a test may have: the host's numbers are shared by everyone."""
+SANDBOX_MEMORY_BYTES = 1 << 30
 STALL_LIMIT_S = 1.0
 MEMORY_LIMIT_BYTES = 400 << 20
 FOLDERS = ("proc", "sys/fs/cgroup", "dev/pts", "dev/shm", "tmp", "bin", "etc", "mnt", "root")
@@ -87,6 +88,7 @@ async def hostile_sandbox(root: Path, may_ruin_files: bool = False, **options: o
 
     A guest that is root ``may_ruin_files``: then the program may be gone.
     """
+    options.setdefault("memory", SANDBOX_MEMORY_BYTES)
     async with watched(), Sandbox(str(root), **options) as sandbox:  # type: ignore[arg-type]
         sandbox.kernel.sysctls.set("kernel.threads-max", str(SANDBOX_THREADS_MAX))
         yield sandbox

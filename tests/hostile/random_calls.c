@@ -1,8 +1,9 @@
-/* Random system calls with hostile arguments: random_calls SEED PROCESSES THREADS CALLS ROUNDS.
+/* Random system calls with hostile arguments: random_calls SEED PROCESSES THREADS CALLS ROUNDS REWRITERS.
  *
  * Each of PROCESSES children starts THREADS threads that make CALLS random calls each, while the child's first
  * thread pokes them with signals so that no call blocks for long. What a call does to the program is no matter:
- * a child that dies is followed by another, ROUNDS of them in all. */
+ * a child that dies is followed by another, ROUNDS of them in all. REWRITERS more threads per child change every
+ * buffer, path and structure all the while: what the sentry reads twice is different the second time. */
 #include "hostile.h"
 #include "call_table.h"
 #include <poll.h>
@@ -12,7 +13,7 @@
 enum { RW_PAGES = 16 };
 
 static char *writable, *read_only, *inaccessible, *unmapped;
-static int thread_count;
+static int thread_count, rewriter_count;
 static long call_count;
 static volatile int finished;
 
@@ -224,6 +225,21 @@ static void *worker(void *argument) {
     return NULL;
 }
 
+static void *rewriter(void *argument) {
+    uint64_t state = seeded((uint64_t)argument);
+    uint64_t *words = (uint64_t *)writable;
+    for (;;) {
+        fill(&state);
+        for (int i = 0; i < 200; i++) {
+            uint64_t at = below(&state, RW_PAGES * PAGE / 8 - 1), old = words[at];
+            words[at] = below(&state, 3) ? value(&state) : old ^ 1UL << below(&state, 64);
+            __asm__ volatile("" ::: "memory");
+            words[at] = old;
+        }
+    }
+    return NULL;
+}
+
 static void on_signal(int signo) { (void)signo; }
 
 static void make_memory(void) {
@@ -246,6 +262,7 @@ static void child(uint64_t seed) {
         if (signo != SIGSEGV && signo != SIGBUS && signo != SIGILL && signo != SIGFPE && signo != SIGTRAP && signo != SIGSYS)
             sigaction(signo, &action, NULL);
     for (int i = 0; i < thread_count; i++) pthread_create(&threads[i], NULL, worker, (void *)(seed * 64 + (uint64_t)i));
+    for (int i = 0; i < rewriter_count; i++) pthread_create(&threads[32 + i], NULL, rewriter, (void *)(seed * 64 + 32 + (uint64_t)i));
     long pid = raw(SYS_getpid, 0, 0, 0, 0, 0, 0);
     for (int round = 0; round < 1000 && finished < thread_count; round++) {
         struct timespec pause = {0, 10000000};
@@ -281,7 +298,8 @@ static int reap(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 6) return 2;
+    if (argc < 7) return 2;
+    rewriter_count = atoi(argv[6]);
     uint64_t seed = strtoull(argv[1], NULL, 0) << 16;
     int processes = atoi(argv[2]), rounds = atoi(argv[5]), started = 0, running = 0;
     thread_count = atoi(argv[3]);

@@ -282,10 +282,12 @@ static void *wait_for_bytes(void *unused) {
     (void)unused;
     char bytes[64];
     for (;;) raw(SYS_read, pipe_ends[0], (long)bytes, sizeof bytes, 0, 0, 0);
+    return NULL;
 }
 static void *map_and_unmap(void *unused) {
     (void)unused;
     for (;;) busy_calls(100);
+    return NULL;
 }
 static void leave_parked_once(void) {
     pthread_t thread;

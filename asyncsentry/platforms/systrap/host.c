@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
@@ -35,6 +36,7 @@
 #define MAX_SLOTS (1 << 17)
 #define TID_TABLE (1 << 18) /* open addressing, never more than half full */
 #define MAX_HOT 8
+#define MAX_PARKED 64
 #define RINGS_AT_ONCE 256
 #define FRAME_LIMIT 8192 /* the largest frame we copy for a template or a child */
 
@@ -63,6 +65,7 @@ struct hub {
     int32_t hot[MAX_HOT];
     int hot_count;
     uint32_t wakes;
+    int32_t parked;    /* threads with an unanswered notification */
     int has_woken;
     int32_t *tids;     /* hash table: key … */
     int32_t *tid_slot; /* … and value */
@@ -126,12 +129,37 @@ int hub_attach_chunk(struct hub *hub, int fd, int first, uint64_t guest_base) {
     return 0;
 }
 
+/* Keeps a thread at the bell: its notification stays unanswered. One that is there already is of a ring that came to
+ * nothing (the thread was killed, or does not keep to the stub). */
+static void park(struct hub *hub, struct slot_record *slot, uint64_t notification) {
+    hub->parked += !slot->notification;
+    slot->notification = notification;
+}
+
+static uint64_t unpark(struct hub *hub, struct slot_record *slot) {
+    uint64_t notification = slot->notification;
+    hub->parked -= notification != 0;
+    slot->notification = 0;
+    return notification;
+}
+
+/* Has a taken slot's thread sleep on its state word instead, if many are at the bell already: the host kernel walks the
+ * list of unanswered notifications at every bell and answer. */
+void hub_park(struct hub *hub, int number) {
+    struct slot_record *slot = &hub->slots[number];
+    if (hub->parked <= MAX_PARKED || !slot->notification) return;
+    struct seccomp_notif_resp response = {unpark(hub, slot), BELL_SLEEP, 0, 0};
+    slot->on_futex = 1;
+    ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
+}
+
 void hub_detach_chunk(struct hub *hub, int first) {
     /* Threads that died hot are still on the list that hub_spin looks through. */
     int kept = 0;
     for (int i = 0; i < hub->hot_count; i++)
         if (hub->hot[i] < first || hub->hot[i] >= first + (int)SLOTS_PER_CHUNK) hub->hot[kept++] = hub->hot[i];
     hub->hot_count = kept;
+    for (int i = 0; i < (int)SLOTS_PER_CHUNK; i++) unpark(hub, &hub->slots[first + i]);
     munmap(hub->slots[first].memory, CHUNK_SIZE);
     memset(&hub->slots[first], 0, SLOTS_PER_CHUNK * sizeof *hub->slots);
 }
@@ -273,8 +301,9 @@ void slot_reset(struct hub *hub, int number) {
     struct slot_record *slot = &hub->slots[number];
     memset(control_of(slot), 0, offsetof(struct control, calls));
     slot->taken = 0;
-    slot->notification = 0;
+    slot->on_futex = 0;
     slot->call_count = 0;
+    unpark(hub, slot);
 }
 
 /* Lets a taken slot run on. spin_us > 0 keeps it hot: the stub will spin that long at its next trap. */
@@ -293,12 +322,16 @@ void hub_answer(struct hub *hub, int number, int action, uint32_t spin_us) {
     }
     slot->taken = 0;
     __atomic_store_n(&control->state, SLOT_ANSWERED, __ATOMIC_SEQ_CST);
-    if (slot->notification) {
-        struct seccomp_notif_resp response = {slot->notification, 0, 0, 0};
-        slot->notification = 0;
+    int sleeps = slot->on_futex;
+    if (sleeps) {
+        slot->on_futex = 0;
+        syscall(SYS_futex, &control->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+    }
+    struct seccomp_notif_resp response = {unpark(hub, slot), 0, 0, 0};
+    if (response.id || sleeps) {
         hub->wakes++;
         hub->has_woken = 1;
-        ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
+        if (response.id) ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
     }
 }
 
@@ -337,8 +370,11 @@ int hub_doorbell(struct hub *hub, struct hub_event *event) {
         if (notification.data.nr == DOORBELL_NR && number >= 0) {
             struct slot_record *slot = &hub->slots[number];
             uint32_t state = __atomic_load_n(&control_of(slot)->state, __ATOMIC_SEQ_CST);
-            if (slot->taken || state == SLOT_TRAPPED) slot->notification = notification.id;
-            if (slot->taken) continue;
+            if (slot->taken || state == SLOT_TRAPPED) park(hub, slot, notification.id);
+            if (slot->taken) {
+                hub_park(hub, number);
+                continue;
+            }
             if (state == SLOT_TRAPPED) {
                 take(slot);
                 return number;
@@ -362,7 +398,7 @@ int hub_doorbell(struct hub *hub, struct hub_event *event) {
 void hub_adopt(struct hub *hub, int number, int tid, uint64_t id) {
     struct slot_record *slot = &hub->slots[number];
     hub_bind(hub, number, tid);
-    slot->notification = id;
+    park(hub, slot, id);
     take(slot);
 }
 
@@ -550,6 +586,9 @@ int spawn_stub(int stub_fd, int chunk_fd, int ready_fd, int traced) {
         for (int fd = 0; fd < CHUNK_FD; fd++) close(fd);
         if (syscall(SYS_close_range, READY_FD + 1, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */)) _exit(126);
         setsid();
+        /* When the host runs out of memory, guests go first. */
+        int first = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (first >= 0 && (write(first, "1000", 4) != 4 || close(first))) _exit(126);
         personality(ADDR_NO_RANDOMIZE);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         sigset_t none;
