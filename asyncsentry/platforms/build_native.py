@@ -26,7 +26,7 @@ struct slot_record {
     char *memory; uint64_t guest_base; uint64_t frame_offset; uint64_t notification;
     uint64_t number; uint64_t arguments[6]; uint64_t address; uint64_t trapno; uint64_t error;
     int32_t code; uint32_t signo; int32_t tid; uint32_t call_count; uint32_t issued;
-    uint32_t kind; uint8_t taken; uint8_t hot;
+    uint32_t kind; uint8_t taken; uint8_t hot; uint8_t on_futex;
 };
 struct hub_event { uint64_t id; int32_t tid; int32_t slot; int64_t number; uint64_t arguments[6]; };
 """
@@ -47,6 +47,7 @@ int hub_sleep(struct hub *hub);
 void slot_reset(struct hub *hub, int slot);
 void hub_answer(struct hub *hub, int slot, int action, uint32_t spin_us);
 void hub_answer_result(struct hub *hub, int slot, uint64_t result, uint32_t spin_us);
+void hub_park(struct hub *hub, int slot);
 uint32_t hub_take_wakes(struct hub *hub);
 int hub_doorbell(struct hub *hub, struct hub_event *event);
 void hub_adopt(struct hub *hub, int slot, int tid, uint64_t id);

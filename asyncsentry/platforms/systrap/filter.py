@@ -23,8 +23,8 @@ _NR, _ARCH, _IP, _ARGUMENTS = 0, 4, 8, 16
 
 SYS_MMAP, SYS_MPROTECT, SYS_MUNMAP, SYS_RT_SIGRETURN, SYS_MREMAP, SYS_MSYNC, SYS_MADVISE = 9, 10, 11, 15, 25, 26, 28
 SYS_CLONE, SYS_EXIT, SYS_CLOSE, SYS_SIGALTSTACK, SYS_MLOCK, SYS_MUNLOCK, SYS_PRCTL = 56, 60, 3, 131, 149, 150, 157
-SYS_ARCH_PRCTL, SYS_EXIT_GROUP = 158, 231
-_MAP_ANONYMOUS, _MADV_DONTFORK, _PR_SET_PDEATHSIG, _SIGKILL = 0x20, 10, 1, 9
+SYS_ARCH_PRCTL, SYS_EXIT_GROUP, SYS_FUTEX = 158, 231, 202
+_FUTEX_WAIT, _MAP_ANONYMOUS, _MADV_DONTFORK, _PR_SET_PDEATHSIG, _SIGKILL = 0, 0x20, 10, 1, 9
 _ARCH_SET_GS, _ARCH_AFTER_GET_GS = 0x1001, 0x1005
 
 _FREE = (SYS_RT_SIGRETURN, SYS_SIGALTSTACK, SYS_CLOSE, SYS_EXIT_GROUP)
@@ -82,6 +82,7 @@ def build(stub_base: int, stub_size: int, slots_base: int, doorbell: int) -> byt
         a.jump(_JUMP_EQUAL, number, then="notify")
     a.jump(_JUMP_EQUAL, SYS_PRCTL, then="prctl")
     a.jump(_JUMP_EQUAL, SYS_ARCH_PRCTL, then="arch_prctl")
+    a.jump(_JUMP_EQUAL, SYS_FUTEX, then="futex")
     for number in _RANGE_CALLS:
         a.jump(_JUMP_EQUAL, number, then="range")
     a.label("trap")
@@ -98,12 +99,15 @@ def build(stub_base: int, stub_size: int, slots_base: int, doorbell: int) -> byt
 
 
 def _own_affairs(a: _Assembler) -> None:
-    """Dying with the sentry, and the thread pointers."""
+    """Dying with the sentry, sleeping, and the thread pointers."""
     a.label("prctl")
     a.load(_ARGUMENTS)
     a.jump(_JUMP_EQUAL, _PR_SET_PDEATHSIG, otherwise="refuse")
     a.load(_ARGUMENTS + 8)
     a.jump(_JUMP_EQUAL, _SIGKILL, then="allow", otherwise="refuse")
+    a.label("futex")  # sleeping, of its own accord
+    a.load(_ARGUMENTS + 8)
+    a.jump(_JUMP_EQUAL, _FUTEX_WAIT, then="allow", otherwise="refuse")
     a.label("arch_prctl")
     a.load(_ARGUMENTS)
     a.jump(_JUMP_AT_LEAST, _ARCH_AFTER_GET_GS, then="refuse")

@@ -32,6 +32,7 @@
 #define LENT_FD 10             /* number under which the sentry lends a descriptor for one mmap */
 #define INTERRUPT_SIGNAL 32    /* host signal that makes running guest code trap */
 #define DOORBELL_NR 0x3ff0     /* no Linux syscall has this number */
+#define BELL_SLEEP 1           /* a bell's answer: go and sleep on the slot's state, futex(2) */
 #define TEMPLATE_NR 0x3ff1     /* trapped once by the zygote, to obtain a signal frame */
 
 enum slot_state { SLOT_RUNNING = 0, SLOT_TRAPPED = 1, SLOT_ANSWERED = 2 };

@@ -221,6 +221,8 @@ class SystrapPlatform:
         context = self._contexts.get(slot)
         if context is not None:
             context.taken()
+            if context.is_trapped:
+                lib.hub_park(self.hub, slot)
             return
         for space in tuple(self._spaces.values()):  # a thread that was told to exit and did not
             if any(slot == leaving for leaving, _ in space.leaving):

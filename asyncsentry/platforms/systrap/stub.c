@@ -69,8 +69,11 @@ static void wait_for_answer(struct control *control) {
         if (cycles() > end) break;
         __builtin_ia32_pause();
     }
-    while (__atomic_load_n(&control->state, __ATOMIC_ACQUIRE) != SLOT_ANSWERED)
-        if (syscall3(DOORBELL_NR, (long)control, 0, 0) == -38) die(); /* ENOSYS: the sentry is gone */
+    while (__atomic_load_n(&control->state, __ATOMIC_ACQUIRE) != SLOT_ANSWERED) {
+        long answer = syscall3(DOORBELL_NR, (long)control, 0, 0);
+        if (answer == -38) die(); /* ENOSYS: the sentry is gone */
+        if (answer == BELL_SLEEP) syscall6(__NR_futex, (long)&control->state, 0 /* FUTEX_WAIT */, SLOT_TRAPPED, 0, 0, 0);
+    }
 }
 
 #pragma GCC visibility push(hidden)
