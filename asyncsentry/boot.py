@@ -178,9 +178,10 @@ class Mounter:
 
 async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration) -> None:
     is_overlaid = configuration.overlay != "none"
+    memory = kernel.memory_limit or kernel.host_facts.memory_bytes  # half of it is what Linux lets a tmpfs grow to
     root: FileSystem = await GoferFileSystem.attach(gofer, 0, kernel.allocate_device(), exclusive=is_overlaid)
     if is_overlaid:
-        upper = TmpFileSystem(kernel.allocate_device(), kernel.clock, mode=0o755)
+        upper = TmpFileSystem(kernel.allocate_device(), kernel.clock, size=memory // 2, mode=0o755)
         root = OverlayFileSystem(kernel.allocate_device(), root, upper)
     kernel.mounts = MountNamespace(root, source="overlay" if is_overlaid else "root")
     mounter = Mounter(kernel)
@@ -194,7 +195,7 @@ async def _mount_all(kernel: Kernel, gofer: Gofer, configuration: Configuration)
     kernel.null_device = await resolve(mounter, AT_FDCWD, "/dev/null")
     devpts = make_devpts(kernel.allocate_device(), kernel.terminals, {"gid": "5", "mode": "620", "ptmxmode": "666"})
     await _mount(mounter, "/dev/pts", devpts, "devpts")
-    await _mount(mounter, "/dev/shm", TmpFileSystem(kernel.allocate_device(), kernel.clock), "tmpfs")
+    await _mount(mounter, "/dev/shm", TmpFileSystem(kernel.allocate_device(), kernel.clock, size=memory // 2), "tmpfs")
     for index, volume in enumerate(configuration.volumes, start=1):
         filesystem = await GoferFileSystem.attach(gofer, index, kernel.allocate_device(), exclusive=False)
         await _mount(mounter, volume.target, filesystem, volume.source)
