@@ -274,5 +274,6 @@ class Sandbox:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if failure.done():
             awaited.cancel()
+            await asyncio.gather(awaited, return_exceptions=True)
             raise SandboxError(str(failure.exception()))
         return await awaited

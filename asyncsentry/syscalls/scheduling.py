@@ -19,6 +19,7 @@ from asyncsentry.tasks.groups import find_thread
 from asyncsentry.tasks.scheduling import Scheduling
 from asyncsentry.tasks.thread import Thread
 
+_IO_LEVEL_USUAL = 4
 _STORED = "kept and told back, but the host schedules"
 _REALTIME = (sched_h.SCHED_FIFO, sched_h.SCHED_RR)
 _FAIR = (sched_h.SCHED_NORMAL, sched_h.SCHED_BATCH, sched_h.SCHED_IDLE)
@@ -242,7 +243,7 @@ def setpriority(thread: Thread, which: Int, who: Int, nice: Int) -> int:
 def ioprio_get(thread: Thread, which: Int, who: Int) -> int:
     """ioprio_get(2): the best of several."""
     targets = _select(thread, which, who, resource_h.IOPRIO_WHO_PROCESS)
-    return min((_io_priority(target.scheduling) for target in targets), key=_io_rank)
+    return min((target.scheduling.io_priority for target in targets), key=_io_rank)
 
 
 @syscall(251, errnos="EINVAL EPERM ESRCH", missing=_STORED)
@@ -262,14 +263,10 @@ def ioprio_set(thread: Thread, which: Int, who: Int, priority: Int) -> int:
     return 0
 
 
-def _io_priority(scheduling: Scheduling) -> int:
-    """Gives the priority set, else the one that follows from the niceness."""
-    if scheduling.io_priority >> IOPRIO_CLASS_SHIFT:
-        return scheduling.io_priority
-    return resource_h.IOPRIO_CLASS_BE << IOPRIO_CLASS_SHIFT | (scheduling.nice + 20) // 5
-
-
 def _io_rank(priority: int) -> tuple[int, int]:
+    """Orders priorities, the best first; none ranks in the middle, Linux's ``ioprio_best``."""
+    if not priority >> IOPRIO_CLASS_SHIFT:
+        priority = resource_h.IOPRIO_CLASS_BE << IOPRIO_CLASS_SHIFT | _IO_LEVEL_USUAL
     return priority >> IOPRIO_CLASS_SHIFT, priority & (1 << IOPRIO_CLASS_SHIFT) - 1
 
 

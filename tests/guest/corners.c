@@ -4,11 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/nsfs.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -220,6 +223,23 @@ static int memory_of_other_processes_takes_advice(void)
     return 0;
 }
 
+static int namespaces_tell_what_they_are(void)
+{
+    unsigned owner = 7;
+    int user = open("/proc/self/ns/user", O_RDONLY), pid = open("/proc/self/ns/pid", O_RDONLY);
+    int mount = open("/proc/self/ns/mnt", O_RDONLY), found = ioctl(mount, NS_GET_USERNS);
+    struct stat first, second;
+    CHECK(found >= 0 && !fstat(found, &first) && !fstat(user, &second) && first.st_ino == second.st_ino);
+    CHECK(fcntl(found, F_GETFD) == FD_CLOEXEC);
+    CHECK(ioctl(mount, NS_GET_NSTYPE) == CLONE_NEWNS && ioctl(pid, NS_GET_NSTYPE) == CLONE_NEWPID);
+    FAILS(ioctl(user, NS_GET_USERNS), EPERM);
+    FAILS(ioctl(pid, NS_GET_PARENT), EPERM);
+    FAILS(ioctl(mount, NS_GET_PARENT), EINVAL);
+    CHECK(!ioctl(user, NS_GET_OWNER_UID, &owner) && owner == 0);
+    FAILS(ioctl(pid, NS_GET_OWNER_UID, &owner), EINVAL);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int (*run)(void);
@@ -231,6 +251,7 @@ static const struct {
     {"a_frame_lets_the_stack_grow", a_frame_lets_the_stack_grow},
     {"signals_may_come_while_memory_changes", signals_may_come_while_memory_changes},
     {"memory_of_other_processes_takes_advice", memory_of_other_processes_takes_advice},
+    {"namespaces_tell_what_they_are", namespaces_tell_what_they_are},
     {"write_hints_are_kept_with_the_file", write_hints_are_kept_with_the_file},
 };
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import stat as stat_bits
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyncsentry import errnos
+from asyncsentry.abi.nsfs_h import NS_GET_NSTYPE, NS_GET_OWNER_UID, NS_GET_PARENT, NS_GET_USERNS
+from asyncsentry.abi.sched_h import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
 from asyncsentry.fs.anon import AnonInode, InternalFileSystem
 from asyncsentry.fs.dentry import Dentry, Location
-from asyncsentry.fs.file import File
+from asyncsentry.fs.file import O_RDONLY, File
 from asyncsentry.fs.mount import Mount
 from asyncsentry.fs.path import path_of
 from asyncsentry.fs.procfs.base import Subject
 from asyncsentry.fs.synthetic import SyntheticInode
-
-if TYPE_CHECKING:
-    from asyncsentry.fs.inode import Inode
 
 NSFS_MAGIC = 0x6E736673
 NSFS = InternalFileSystem("nsfs", NSFS_MAGIC, 0xF0F04)
@@ -149,10 +157,44 @@ class NamespaceInode(AnonInode):
 class NamespaceFile(File):
     """An open namespace."""
 
-    def __init__(self, inode: Inode, flags: int, location: Location) -> None:
+    inode: NamespaceInode
+
+    def __init__(self, inode: NamespaceInode, flags: int, location: Location) -> None:
         super().__init__(inode, flags, None)
         self.text = location.dentry.name
+
+    def ioctl(self, thread: object, request: int, argument: int) -> int:
+        """Tells kind, owner and relatives, ioctl_nsfs(2): all belong to the initial user namespace."""
+        caller: Any = thread
+        kind = self.inode.kind_name
+        if request == NS_GET_NSTYPE:
+            return _CLONE_FLAGS[kind]
+        if request == NS_GET_USERNS:
+            if kind == "user":
+                raise errnos.EPERM("the initial user namespace has no parent")
+            return int(caller.fds.install(_initial_user_namespace(), close_on_exec=True))
+        if request == NS_GET_PARENT:
+            raise errnos.EPERM("it has no parent") if kind in ("pid", "user") else errnos.EINVAL("no tree of those")
+        if request == NS_GET_OWNER_UID:
+            if kind != "user":
+                raise errnos.EINVAL("not a user namespace")
+            caller.memory.write_u32(argument, 0)
+            return 0
+        raise errnos.ENOTTY(f"no ioctl {request:#x} here")
 
     def describe(self) -> str:
         """Gives e.g. ``net:[4026531840]``."""
         return self.text
+
+
+def _initial_user_namespace() -> NamespaceFile:
+    number = next(number for name, _, number in NAMESPACES if name == "user")
+    inode = NamespaceInode("user", number)
+    dentry = Dentry(f"user:[{number}]", None, inode)
+    return NamespaceFile(inode, O_RDONLY, Location(Mount(0, NSFS, dentry), dentry))
+
+
+_CLONE_FLAGS = {
+    "cgroup": CLONE_NEWCGROUP, "ipc": CLONE_NEWIPC, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET, "pid": CLONE_NEWPID,
+    "time": CLONE_NEWTIME, "user": CLONE_NEWUSER, "uts": CLONE_NEWUTS,
+}  # fmt: skip
