@@ -16,7 +16,6 @@ from asyncsentry.syscalls.args import Flags, Int, Pointer, UInt
 from asyncsentry.syscalls.registry import syscall
 from asyncsentry.tasks.credentials import CAP_SYS_ADMIN, CAP_SYS_NICE
 from asyncsentry.tasks.groups import find_thread
-from asyncsentry.tasks.scheduling import Scheduling
 from asyncsentry.tasks.thread import Thread
 
 _IO_LEVEL_USUAL = 4
