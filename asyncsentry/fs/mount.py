@@ -81,9 +81,11 @@ class Mount:
 
     def subtree(self) -> Iterator[Mount]:
         """Gives it and every mount below it, parents first, in order of mounting."""
-        yield self
-        for child in tuple(self.children.values()):
-            yield from child.subtree()
+        pending = [self]  # not recursive: guests stack mounts as high as MOUNTS_MAX
+        while pending:
+            mount = pending.pop()
+            yield mount
+            pending += reversed(mount.children.values())
 
 
 def path_in_filesystem(dentry: Dentry) -> str:
@@ -211,10 +213,14 @@ class MountNamespace:
 
     def _copy_tree(self, mount: Mount, root: Dentry, recursive: bool) -> Mount:
         copy = Mount(self._allocate_id(), mount.filesystem, root, mount.flags, mount.source)
-        if recursive:
-            for mountpoint, child in tuple(mount.children.items()):
-                if _is_below(mountpoint, root):
-                    self._copy_tree(child, child.root, True).attach(copy, mountpoint)
+        pending = [(mount, copy)] if recursive else []
+        while pending:
+            old, new = pending.pop()
+            for mountpoint, child in tuple(old.children.items()):
+                if _is_below(mountpoint, new.root):
+                    below = Mount(self._allocate_id(), child.filesystem, child.root, child.flags, child.source)
+                    below.attach(new, mountpoint)
+                    pending.append((child, below))
         return copy
 
 

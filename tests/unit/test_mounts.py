@@ -145,3 +145,15 @@ async def test_a_copied_namespace_goes_its_own_way() -> None:
     assert len(pairs) == 2
     other.umount(pairs[(await resolve(guest.thread, AT_FDCWD, "/a")).mount])
     assert (len(list(other)), len(list(guest.kernel.mounts))) == (1, 2)
+
+
+async def test_mounts_can_be_stacked_higher_than_python_recurses() -> None:
+    guest = await make()
+    for _ in range(1100):
+        await mount(guest, "s", "/a")
+    other, pairs = guest.kernel.mounts.copy()
+    assert len(pairs) == len(list(other)) == 1101
+    await guest.call("mount", "/", "/b", "", abi.MS_BIND | abi.MS_REC, 0)
+    assert len(list(guest.kernel.mounts)) == guest.kernel.mounts.count == 2202
+    await guest.call("umount2", "/b", abi.MNT_DETACH)
+    assert guest.kernel.mounts.count == 1101
