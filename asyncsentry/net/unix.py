@@ -205,7 +205,7 @@ class UnixSocket(sockets.Socket):
         while self.received:
             message = self.received.popleft()
             message.sender.uncharge(message.charge)
-            await Ancillary(unix_collect.land(self.kernel.unix, message.files)).release()
+            await unix_collect.discard(self.kernel.unix, message.files)
 
     # Messages -------------------------------------------------------------------------------------
 

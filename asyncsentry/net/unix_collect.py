@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from asyncsentry.fs.fdtable import drop
 from asyncsentry.net import unix as unix_module
 
 if TYPE_CHECKING:
@@ -37,6 +38,23 @@ def land(namespace: UnixNamespace, files: list[File]) -> list[File]:
         if not in_flight[file]:
             del in_flight[file]
     return files
+
+
+async def discard(namespace: UnixNamespace, files: list[File]) -> None:
+    """Drops files nobody will receive.
+
+    Dropping a socket discards what it has received in turn, and guests nest such sockets as deep as they like: so the
+    innermost calls only add to what the outermost drops.
+    """
+    namespace.discarded += land(namespace, files)
+    if namespace.is_discarding:
+        return
+    namespace.is_discarding = True
+    try:
+        while namespace.discarded:
+            await drop(namespace.discarded.pop())
+    finally:
+        namespace.is_discarding = False
 
 
 async def collect_if_many(namespace: UnixNamespace) -> None:

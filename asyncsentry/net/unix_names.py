@@ -30,6 +30,10 @@ class UnixNamespace:
         """How many files in flight make a send look for garbage first."""
         self.is_collecting = False
         """Whether garbage is being collected, so that releases it causes do not start it again."""
+        self.discarded: list[File] = []
+        """Files of messages thrown away, still to be dropped."""
+        self.is_discarding = False
+        """Whether somebody drops them."""
         self.releases: set[asyncio.Task[None]] = set()
         """Closes under way that a read(2) started."""
         self._abstract: dict[tuple[int, bytes], UnixSocket] = {}
@@ -37,7 +41,8 @@ class UnixNamespace:
 
     async def close(self) -> None:
         """Releases, at the end of the sandbox, the files in messages that nobody will receive."""
-        files = tuple(self.in_flight)
+        files = tuple(dict.fromkeys((*self.in_flight, *self.discarded)))
+        self.discarded.clear()
         for file in files:
             file.references = 0  # what a message of a released socket drops is released here, and only here
         for file in files:

@@ -505,6 +505,20 @@ async def test_files_are_a_boundary_of_the_stream(g):
     assert not message.control
 
 
+async def test_sockets_in_flight_within_each_other_end_with_the_outermost(g):
+    inner = None
+    for _ in range(400):
+        a, b = await g.pair()
+        if inner is not None:
+            await g.sendmsg(a, b"x", [rights(inner)])
+            await g.close(inner)
+        await g.close(a)
+        inner = b
+    await g.close(inner)
+    unix = g.thread.kernel.unix
+    assert (len(unix.sockets), len(unix.in_flight), unix.discarded) == (0, 0, [])
+
+
 async def test_files_without_room_are_closed(g):
     a, b = await g.pair()
     r, w = await make_pipe_fds(g)
