@@ -245,6 +245,22 @@ async def test_attributes_are_set_on_the_host(shared: GoferFileSystem, tree: Pat
     assert (inode.stat().mode, inode.stat().mtime_ns) == (host.st_mode, host.st_mtime_ns)
 
 
+async def test_times_far_away_are_the_last_ones_told(shared: GoferFileSystem, tree: Path) -> None:
+    os.utime(tree / "hello", (1 << 33, -(1 << 31)))  # 2242, and 1901: as far as most hosts go
+    hello = await walk(shared, "hello")
+    await hello.set_attributes(AttributeChange(atime_ns=(1 << 62) * 10**9, mtime_ns=-(1 << 62) * 10**9))
+    assert (tree / "hello").stat().st_atime >= 1 << 33
+    os.utime(tree / "hello", (15_032_385_535, 0))  # 2446, ext4's end of time
+    await hello.refresh()
+    assert hello.stat().atime_ns == min((tree / "hello").stat().st_atime_ns, protocol.TIME_MAX_NS)
+
+
+async def test_host_file_systems_beyond_number_share_inode_numbers(shared: GoferFileSystem) -> None:
+    numbers = [shared.inode_number(device, 1) for device in range(1000)]
+    assert len(set(numbers)) == 256
+    assert max(numbers) < 1 << 64
+
+
 async def test_a_fifo_is_made_but_no_device(shared: GoferFileSystem, tree: Path) -> None:
     await shared.root.mknod("pipe", stat.S_IFIFO | 0o600, 0, HERE)
     assert stat.S_ISFIFO(os.stat(tree / "pipe").st_mode)

@@ -91,7 +91,8 @@ class GoferFileSystem(FileSystem):
 
     def inode_number(self, device: int, ino: int) -> int:
         """Gives the guest's inode number: the host's, made distinct if the mount spans host file systems."""
-        return ino ^ self._host_devices.setdefault(device, len(self._host_devices)) << 56
+        number = self._host_devices.setdefault(device, len(self._host_devices))
+        return ino ^ (number & 0xFF) << 56
 
     def _make(self, found: Found, path: bytes) -> GoferInode:
         is_directory = stat_bits.S_ISDIR(found.attributes.mode)

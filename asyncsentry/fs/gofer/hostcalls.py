@@ -9,7 +9,7 @@ import ctypes
 import os
 from struct import Struct
 
-from asyncsentry.fs.gofer.protocol import ATTRIBUTES
+from asyncsentry.fs.gofer.protocol import ATTRIBUTES, clamp_time
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -67,8 +67,8 @@ def packed_attributes(fd: int, name: bytes = b"") -> bytes:
      rdev_major, rdev_minor, dev_major, dev_minor) = _STATX.unpack_from(_buffer)  # fmt: skip
     return ATTRIBUTES.pack(
         mode, nlink, uid, gid, os.makedev(dev_major, dev_minor), ino, os.makedev(rdev_major, rdev_minor), size, blocks,
-        blksize, a_s * 1_000_000_000 + a_ns, m_s * 1_000_000_000 + m_ns, c_s * 1_000_000_000 + c_ns,
-        b_s * 1_000_000_000 + b_ns)  # fmt: skip
+        blksize, clamp_time(a_s * 1_000_000_000 + a_ns), clamp_time(m_s * 1_000_000_000 + m_ns),
+        clamp_time(c_s * 1_000_000_000 + c_ns), clamp_time(b_s * 1_000_000_000 + b_ns))  # fmt: skip
 
 
 def is_mount_root(fd: int) -> bool:

@@ -12,7 +12,7 @@ from asyncsentry.fs.file import O_ACCMODE, O_RDONLY, File
 from asyncsentry.fs.gofer import protocol
 from asyncsentry.fs.gofer.attributes import Attributes, Found
 from asyncsentry.fs.gofer.files import HostDescriptor, HostFile
-from asyncsentry.fs.gofer.protocol import U32, Reader, pack_target, pack_text
+from asyncsentry.fs.gofer.protocol import U32, Reader, clamp_time, pack_target, pack_text
 from asyncsentry.fs.inode import AttributeChange, Inode, Stat
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class GoferInode(Inode):
         for bit, value in zip((1, 2, 4, 8, 16, 32), (change.mode, change.uid, change.gid, change.size,
                                                      change.atime_ns, change.mtime_ns), strict=True):  # fmt: skip
             mask |= bit if value is not None else 0
-            values.append(value or 0)
+            values.append(clamp_time(value or 0) if bit in (16, 32) else value or 0)
         reply = await self._call(protocol.SETATTR, protocol.CHANGE.pack(mask, *values))
         self.apply(Attributes.take(Reader(reply)))
 

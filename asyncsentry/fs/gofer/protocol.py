@@ -39,6 +39,8 @@ ATTRIBUTES = Struct("<IIIIQQQQQIqqqq")
 DEVICE_AND_INO = Struct("<QQ")
 DEVICE_OFFSET = 16
 """Where those two stand in packed attributes."""
+TIME_MIN_NS, TIME_MAX_NS = -(1 << 63), (1 << 63) - 1
+"""The years 1677 to 2262: file systems know times beyond, which are sent as the last ones that fit."""
 OWNER = Struct("<II")
 CHANGE = Struct("<BIIIqqq")
 """Mask of ``CHANGE_*``, mode, uid, gid, size, atime_ns, mtime_ns."""
@@ -134,6 +136,11 @@ def check_name(name: bytes) -> None:
     """Lets only plain names of one component through: never ``.``, ``..``, a slash or a NUL."""
     if not 0 < len(name) <= MAX_NAME or name in (b".", b"..") or b"/" in name or b"\0" in name:
         raise Malformed("not a plain name")
+
+
+def clamp_time(time_ns: int) -> int:
+    """Gives the nearest time that the format holds."""
+    return time_ns if TIME_MIN_NS <= time_ns <= TIME_MAX_NS else TIME_MAX_NS if time_ns > 0 else TIME_MIN_NS
 
 
 def pack_text(data: bytes) -> bytes:
