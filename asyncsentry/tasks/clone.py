@@ -175,8 +175,8 @@ def _prepare_registers(context: Context, args: CloneArgs) -> None:
 
 async def _launch(parent: Thread, child: Thread, flags: int) -> int:
     tid, process = child.tid, child.process
-    if parent.process.group_exit_status is not None and process is parent.process:
-        child.exit_status, child.kill_pending = parent.process.group_exit_status, True
+    if parent.kill_pending and process is parent.process:  # by exit_group(2), or another thread's execve(2)
+        child.exit_status, child.kill_pending = parent.exit_status, True
         child.interrupt_pending = True
     waits = bool(flags & abi.CLONE_VFORK and not flags & abi.CLONE_THREAD)
     process.is_vforked = waits

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 
 from asyncsentry.abi.resource_h import RLIMIT_STACK
 from asyncsentry.abi.signal_h import SIGCHLD
-from asyncsentry.errnos import LinuxError
-from asyncsentry.tasks import futex, futex_pi
-from asyncsentry.tasks.exit import exit_other_threads
+from asyncsentry.tasks import futex_pi
+from asyncsentry.tasks.exit import exit_other_threads, leave_memory, release_futexes
 from asyncsentry.tasks.loader import Loaded, Start, load_program
-from asyncsentry.tasks.robust import release_robust_list
 from asyncsentry.tasks.signals.state import AltStack
 from asyncsentry.tasks.usage import close_account, open_account
 
@@ -44,7 +42,7 @@ async def execve(thread: Thread, file: File, path: str, argv: list[bytes], envp:
     loaded = await load_program(thread.kernel, thread, start)
     try:
         await exit_other_threads(thread)
-    except LinuxError:
+    except BaseException:
         await loaded.context.destroy()
         await loaded.memory.release()
         raise
@@ -67,20 +65,11 @@ def credentials_after_exec(old: Credentials) -> Credentials:
 async def _leave_program(thread: Thread) -> None:
     """Lets go of the old program's memory and of all that pointed into it."""
     memory, process = thread.memory, thread.process
-    await release_robust_list(thread)
-    if thread.clear_child_tid and memory.users > 1:
-        try:
-            memory.write_u32(thread.clear_child_tid, 0)
-            futex.wake(thread, thread.clear_child_tid, 1, shared=True)
-        except LinuxError:
-            pass  # Linux ignores a bad address here, too
-    thread.clear_child_tid = 0
+    await release_futexes(thread)
     await futex_pi.release_owned(thread)
     close_account(process)
     await thread.context.destroy()
-    memory.users -= 1
-    if memory.users == 0:
-        await memory.release()
+    await leave_memory(memory)
     process.vfork_done()
 
 

@@ -8,6 +8,7 @@ in ``family.py``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncsentry.abi.signal_h import SIGKILL
@@ -55,14 +56,18 @@ async def finish_thread(thread: Thread, status: int) -> None:
     process = thread.process
     if thread.exit_status is None:
         thread.exit_status = status
+    process.leaving_count += 1  # several may be at this at once, and only the last to begin finds that all are
+    is_last = process.leaving_count == len(process.threads)
     thread_leaving(thread)
     book_thread(thread)
     finish_stop(process, leaving=thread)
-    if len(process.threads) == 1:
+    if is_last:
         _release_process(process)
     await _leave_memory(thread)
+    if is_last:
+        process.vfork_done()
     await _leave_files(thread)
-    if len(process.threads) == 1 and process.pid == 1:
+    if is_last and process.pid == 1:
         await _end_sandbox_processes(thread)
     await thread.context.destroy()
     await futex_pi.release_owned(thread)
@@ -83,20 +88,20 @@ async def leave_memory(memory: MemoryManager) -> None:
         await memory.release()
 
 
+async def release_futexes(thread: Thread) -> None:
+    """Releases what a thread holds by its memory, and tells its joiners, before it leaves that memory."""
+    await release_robust_list(thread)
+    if thread.clear_child_tid and thread.memory.users > 1:
+        with suppress(LinuxError):  # Linux ignores a bad address here, too
+            thread.memory.write_u32(thread.clear_child_tid, 0)
+            futex.wake(thread, thread.clear_child_tid, 1, shared=True)
+    thread.clear_child_tid = 0
+
+
 async def _leave_memory(thread: Thread) -> None:
     """Releases futexes, tells joiners, and lets go of the address space."""
-    memory = thread.memory
-    await release_robust_list(thread)
-    if thread.clear_child_tid and memory.users > 1:
-        try:
-            memory.write_u32(thread.clear_child_tid, 0)
-            futex.wake(thread, thread.clear_child_tid, 1, shared=True)
-        except LinuxError:
-            pass  # Linux ignores a bad address here, too
-    thread.clear_child_tid = 0
-    if len(thread.process.threads) == 1:
-        thread.process.vfork_done()
-    await leave_memory(memory)
+    await release_futexes(thread)
+    await leave_memory(thread.memory)
 
 
 async def _leave_files(thread: Thread) -> None:
@@ -109,13 +114,13 @@ def _leave_process(thread: Thread) -> None:
     """Takes the thread out of all tables; the last one turns its process into a zombie."""
     process, kernel = thread.process, thread.kernel
     process.last_credentials, process.last_name = thread.credentials, thread.name
+    process.leaving_count -= 1
     process.threads.pop(thread.tid, None)
     kernel.threads.pop(thread.tid, None)
     process.thread_queue.notify(POLLIN)
     if process.threads:
         thread_leaves_children(process, thread.tid)
         return
-    kernel.semaphores.process_ends(process.pid)
     status = process.group_exit_status
     process.exit_status = thread.exit_status if status is None else status
     leave_family(process)
@@ -137,9 +142,11 @@ def _living_others(kernel: Kernel) -> list[Process]:
 async def exit_other_threads(thread: Thread) -> None:
     """Ends all threads of the process but the calling one, which takes over the leader's tid, execve(2).
 
-    EAGAIN if the thread was itself told to leave meanwhile.
+    EAGAIN if the thread was itself told to leave, perhaps by one that does the same.
     """
     process, kernel = thread.process, thread.kernel
+    if thread.kill_pending:
+        raise EAGAIN("killed while loading the new program")
     for other in tuple(process.threads.values()):
         if other is not thread:
             _kill(other, 0)

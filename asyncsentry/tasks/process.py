@@ -49,6 +49,8 @@ class Process:
         self.children: list[Process] = []
         self.threads: dict[int, Thread] = {}
         """Live threads by tid; empty once the process is a zombie."""
+        self.leaving_count = 0
+        """How many of them are giving back what they hold, ``exit.py``."""
         self.group = group
         group.members.add(self)
         self.start_time_ns = kernel.clock.now_ns()
