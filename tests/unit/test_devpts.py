@@ -22,6 +22,7 @@ from asyncsentry.fs.file import File
 from asyncsentry.fs.mount import Mount
 from asyncsentry.fs.tty.devpts import DevptsFileSystem
 from asyncsentry.fs.tty.host_tty import HostTty
+from asyncsentry.fs.tty.output import OUTPUT_MAX
 from asyncsentry.fs.tty.pty import PtyMaster
 from asyncsentry.fs.tty.terminals import Terminals
 from asyncsentry.fs.tty.tty import TtyFile
@@ -326,6 +327,26 @@ async def test_the_peer_is_opened_without_a_path(world: World) -> None:
     assert not isinstance(answer, int)
     fd = await answer
     assert isinstance(thread.fds.get(fd), TtyFile)
+
+
+async def test_a_peer_that_gets_no_descriptor_is_never_opened(world: World) -> None:
+    thread = world.thread(10)
+    master = await world.open_master(thread)
+    thread.fds.limit = 0
+    answer = master.ioctl(thread, io.TIOCGPTPEER, O_RDWR | O_NOCTTY)
+    assert not isinstance(answer, int)
+    with pytest.raises(errnos.EMFILE):
+        await answer
+    assert not master.poll() & POLLHUP
+
+
+async def test_flow_keys_sent_by_request_do_not_pile_up(world: World) -> None:
+    thread = world.thread(1)
+    await world.open_master(thread)
+    slave = await world.open_slave(thread, flags=O_RDWR | O_NOCTTY)
+    for _ in range(OUTPUT_MAX + 1):
+        ioctl(slave, thread, io.TCXONC, abi.TCIOFF)
+    assert len(slave.tty.ldisc.screen.output) == OUTPUT_MAX
 
 
 async def test_packet_mode_tells_of_flushes_and_stops(world: World) -> None:

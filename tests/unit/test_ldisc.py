@@ -282,3 +282,19 @@ def test_typing_fast_is_typing_slowly(keys: list[bytes], iflag: int) -> None:
     fast.receive(text)
     for part in ("buffer", "screen.output", "screen.column"):
         assert attrgetter(part)(fast) == attrgetter(part)(slow)
+
+
+def test_a_terminal_that_shows_nothing_is_not_sent_more_without_end() -> None:
+    terminal = Terminal()
+    terminal.write(b"x" * OUTPUT_MAX)
+    for _ in range(OUTPUT_MAX):
+        terminal.receive(b"\t" + DELETE + CTRL_V + CTRL_V + DELETE)
+    assert len(terminal.screen.output) <= OUTPUT_MAX
+
+
+def test_ends_of_file_nobody_reads_make_the_terminal_wait() -> None:
+    terminal = Terminal()
+    assert terminal.receive(CTRL_D * (4 * INPUT_MAX)) < 3 * INPUT_MAX
+    assert terminal.receive(CTRL_D) == 0
+    assert terminal.read(1) == b""
+    assert terminal.receive(CTRL_D) == 1

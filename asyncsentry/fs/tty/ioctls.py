@@ -174,7 +174,7 @@ def _control_flow(call: Call) -> int:
     elif call.number in (abi.TCIOFF, abi.TCION):
         key = ldisc.key(abi.VSTOP if call.number == abi.TCIOFF else abi.VSTART)
         if key >= 0:
-            ldisc.screen.output.append(key)
+            ldisc.screen.show(bytes((key,)))
             ldisc.listener.output_changed()
     else:
         raise errnos.EINVAL(f"no flow action {call.number}")

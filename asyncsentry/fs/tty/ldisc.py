@@ -143,7 +143,7 @@ class LineDiscipline:
         """
         if self.is_canonical and not self._lines:
             return INPUT_MAX
-        return INPUT_MAX - len(self.buffer)
+        return INPUT_MAX - max(len(self.buffer), len(self._lines))  # VEOF ends lines that have no bytes
 
     def receive(self, data: bytes) -> int:
         """Takes bytes from the terminal and gives how many; the rest must wait for a reader."""
@@ -288,7 +288,7 @@ class LineDiscipline:
         if self.termios.lflag & abi.ECHO:
             self._eraser.finish()
             if self.termios.lflag & abi.ECHOCTL:
-                self.screen.output += b"^\b"
+                self.screen.show(b"^\b")
 
     def _finish_line(self, terminator: int | None) -> None:
         if terminator is not None:

@@ -57,6 +57,11 @@ class OutputSide:
         self.column = width if line_start else self.column + width
         self.output += data.replace(b"\n", b"\r\n") if flags & abi.ONLCR else data
 
+    def show(self, data: bytes) -> None:
+        """Sends bytes that no program asked for as they are; dropped when the terminal does not drain."""
+        if len(self.output) + len(data) <= OUTPUT_MAX:
+            self.output += data
+
     def put(self, byte: int) -> None:
         """Processes one byte, whatever room there is; echoes come here too."""
         flags = self.termios.oflag
@@ -138,11 +143,10 @@ class OutputSide:
 
     def rub_out(self, columns: int) -> None:
         """Takes back the last ``columns`` columns from the screen."""
-        if len(self.output) + 3 * columns <= OUTPUT_MAX:
-            self.output += b"\b \b" * columns
+        self.show(b"\b \b" * columns)
         self.column = max(0, self.column - columns)
 
     def back_up(self, columns: int) -> None:
         """Moves the cursor back without wiping (over a tab)."""
-        self.output += b"\b" * columns
+        self.show(b"\b" * columns)
         self.column = max(0, self.column - columns)

@@ -148,6 +148,7 @@ class PtyMaster(File):
         location = self.pty.filesystem.slave_location(self.pty.index, mount)
         inode = location.dentry.inode
         assert inode is not None
+        thread.fds.lowest_free()  # EMFILE comes first: a slave opened and closed again would hang up the master
         file = await inode.open(call.number & ~O_CLOEXEC, location, thread)
         fd: int = thread.fds.install(file, close_on_exec=bool(call.number & O_CLOEXEC))
         return fd
