@@ -27,6 +27,8 @@ class FdTable:
         self.lock_waits: list[FdTable | File] = []
         """Owners of the POSIX locks its threads wait for; kept by ``locks.py``, which looks for deadlock in it."""
         self._free: list[int] = []
+        self._in_free: set[int] = set()
+        """What :attr:`_free` holds, so that dup2(2) in a loop does not add a number again and again."""
         self._next = 0
 
     def get(self, fd: int) -> File:
@@ -44,7 +46,7 @@ class FdTable:
                 number += 1
         else:
             while self._free and self._free[0] in self.files:
-                heapq.heappop(self._free)
+                self._in_free.discard(heapq.heappop(self._free))
             while self._next in self.files:
                 self._next += 1
             number = self._free[0] if self._free and self._free[0] < self._next else self._next
@@ -70,7 +72,9 @@ class FdTable:
         file = self.get(fd)
         del self.files[fd]
         self.close_on_exec.discard(fd)
-        heapq.heappush(self._free, fd)
+        if fd not in self._in_free:
+            self._in_free.add(fd)
+            heapq.heappush(self._free, fd)
         if file.inode is not None and file.inode.locks is not None:
             file.inode.locks.release_owner(self)
         return file
