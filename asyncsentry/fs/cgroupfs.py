@@ -13,6 +13,7 @@ from asyncsentry import errnos
 from asyncsentry.clock import Clock
 from asyncsentry.fs.hostfacts import HostFacts
 from asyncsentry.fs.synthetic import Directory, Render, SyntheticFileSystem, TextInode
+from asyncsentry.memory.account import MemoryAccount
 
 CGROUP2_SUPER_MAGIC = 0x63677270
 NS_PER_US = 1000
@@ -24,6 +25,7 @@ class CgroupKernel(Protocol):
     clock: Clock
     host_facts: HostFacts
     memory_limit: int | None
+    memory: MemoryAccount | None
     sysctls: Any
     task_facts: Any
 
@@ -48,7 +50,9 @@ class CgroupFileSystem(SyntheticFileSystem):
 
 
 def memory_used(group: CgroupFileSystem) -> int:
-    """Gives the bytes of memory all guests map and may have in use."""
+    """Gives the bytes of memory guests use: measured if there is a limit, else what they map and may have in use."""
+    if group.kernel.memory is not None:
+        return group.kernel.memory.used
     memories = {id(thread.memory): thread.memory for thread in group.kernel.threads.values()}
     return sum(int(memory.resident_bytes) for memory in memories.values())
 

@@ -107,6 +107,8 @@ def sysinfo(thread: Thread, info: Pointer) -> int:
     uptime_s = -(-(kernel.clock.now_ns() - kernel.boot_time_ns) // NS_PER_SECOND)
     total = min(kernel.host_facts.memory_bytes, kernel.memory_limit or kernel.host_facts.memory_bytes)
     free = min(total, kernel.host_facts.memory_free_bytes())
+    if kernel.memory is not None:
+        free = min(free, max(0, total - kernel.memory.used))
     count = min(len(kernel.threads), 0xFFFF)
     thread.memory.write_struct(info, SYSINFO, uptime_s, 0, 0, 0, total, free, 0, 0, 0, 0, count, 0, 0, 1)
     return 0

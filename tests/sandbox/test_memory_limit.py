@@ -59,6 +59,21 @@ async def test_who_touches_more_than_there_is_gets_killed_and_the_others_live_on
     await other.wait()
 
 
+async def test_programs_are_told_what_is_left(sandbox: Sandbox) -> None:
+    source = """
+import time
+def left():
+    lines = dict(line.split(":") for line in open("/proc/meminfo"))
+    return [int(lines[name].split()[0]) >> 10 for name in ("MemTotal", "MemAvailable")]
+before = left()
+area = touch(60 << 20, mmap.MAP_PRIVATE)
+while left()[1] > before[1] - 50:
+    time.sleep(0.01)
+print(before[0], before[1] > 90, int(open("/sys/fs/cgroup/memory.current").read()) >> 20 >= 60)
+"""
+    assert await python(sandbox, source) == (0, b"128 True True\n", b"")
+
+
 async def test_pages_shared_since_a_fork_count_once(sandbox: Sandbox) -> None:
     source = """
 area = touch(50 << 20, mmap.MAP_PRIVATE)

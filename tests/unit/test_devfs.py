@@ -118,7 +118,7 @@ async def test_a_cgroup_shows_the_limits_of_the_sandbox() -> None:
     memory = SimpleNamespace(resident_bytes=4096)
     facts = SimpleNamespace(process_cpu=lambda process: (3_000_000, 1_000_000))
     kernel: Any = SimpleNamespace(
-        clock=VirtualClock(), host_facts=HostFacts(2, 1 << 30), memory_limit=1 << 20, sysctls=Sysctls(),
+        clock=VirtualClock(), host_facts=HostFacts(2, 1 << 30), memory_limit=1 << 20, memory=None, sysctls=Sysctls(),
         task_facts=facts, processes={1: object()}, threads={1: SimpleNamespace(memory=memory)},
     )  # fmt: skip
     root = make_cgroup(4, kernel).root
@@ -127,5 +127,7 @@ async def test_a_cgroup_shows_the_limits_of_the_sandbox() -> None:
     assert await walk(root, "cgroup.procs") == "1\n"
     assert (await walk(root, "cpu.stat")).startswith("usage_usec 4000\nuser_usec 3000\nsystem_usec 1000\n")
     assert await walk(root, "cpuset.cpus.effective") == "0-1\n"
+    kernel.memory = SimpleNamespace(used=12288)
+    assert await walk(root, "memory.current") == "12288\n"
     kernel.memory_limit = None
     assert await walk(root, "memory.max") == "max\n"

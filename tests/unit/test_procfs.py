@@ -20,6 +20,7 @@ from asyncsentry.fs.path import resolve
 from asyncsentry.fs.procfs.base import CpuTimes, ProcFileSystem, SignalSets
 from asyncsentry.fs.procfs.root import make_proc
 from asyncsentry.fs.synthetic import TextFile
+from asyncsentry.memory.account import MemoryAccount
 from asyncsentry.platforms.base import Registers
 from asyncsentry.sysctl import Sysctls
 from asyncsentry.tasks.credentials import Credentials
@@ -73,6 +74,7 @@ class World:
         self.random = RandomSource()
         self.hostname, self.domainname, self.network = "box", "(none)", "none"
         self.memory_limit: int | None = 64 << 20
+        self.memory: MemoryAccount | None = None
         self.boot_time_ns = self.clock.now_ns()
         self.sysctls = Sysctls()
         self.host_facts = HostFacts(2, 1 << 30, ("model name\t: Fast\n", "model name\t: Fast\n"))

@@ -16,6 +16,7 @@ from asyncsentry.fs.synthetic import SyntheticFileSystem
 
 if TYPE_CHECKING:
     from asyncsentry.fs.hostfacts import HostFacts
+    from asyncsentry.memory.account import MemoryAccount
     from asyncsentry.sysctl import Sysctls
 
 PROC_SUPER_MAGIC = 0x9FA0
@@ -71,6 +72,7 @@ class ProcKernel(Protocol):
     hostname: str
     domainname: str
     memory_limit: int | None
+    memory: MemoryAccount | None
     boot_time_ns: int
     sysctls: Sysctls
     host_facts: HostFacts

@@ -52,8 +52,11 @@ def memory_sizes(proc: ProcFileSystem) -> tuple[int, int, int]:
     """Gives total, free and used memory in bytes; the limit of the sandbox counts as its memory."""
     kernel = proc.kernel
     facts = kernel.host_facts
-    seen: dict[int, Any] = {id(thread.memory): thread.memory for thread in kernel.threads.values()}
-    used = sum(resident_bytes(memory) for memory in seen.values())
+    if kernel.memory is not None:
+        used = kernel.memory.used
+    else:
+        seen: dict[int, Any] = {id(thread.memory): thread.memory for thread in kernel.threads.values()}
+        used = sum(resident_bytes(memory) for memory in seen.values())
     total = facts.memory_bytes
     free = facts.memory_free_bytes()
     if kernel.memory_limit is not None and kernel.memory_limit < total:
