@@ -25,9 +25,12 @@ class CgroupKernel(Protocol):
     clock: Clock
     host_facts: HostFacts
     memory_limit: int | None
-    memory: MemoryAccount | None
     sysctls: Any
     task_facts: Any
+
+    @property
+    def memory(self) -> MemoryAccount | None:
+        """What guests use, if they are held to a limit."""
 
     @property
     def processes(self) -> Mapping[int, Any]:

@@ -72,7 +72,6 @@ class ProcKernel(Protocol):
     hostname: str
     domainname: str
     memory_limit: int | None
-    memory: MemoryAccount | None
     boot_time_ns: int
     sysctls: Sysctls
     host_facts: HostFacts
@@ -82,6 +81,10 @@ class ProcKernel(Protocol):
     semaphores: Any
     messages: Any
     network: str
+
+    @property
+    def memory(self) -> MemoryAccount | None:
+        """What guests use, if they are held to a limit."""
 
     @property
     def processes(self) -> Mapping[int, Any]:
