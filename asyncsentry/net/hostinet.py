@@ -88,6 +88,11 @@ class HostSocket(Socket):
     def __init__(self, kernel: Kernel, family: HostFamily, inner: host.socket, flags: int,
                  creator: PeerIdentity) -> None:
         super().__init__(kernel, inner.family, inner.type, inner.proto, flags, creator)
+        try:
+            family.poller.join()
+        except errnos.LinuxError:
+            inner.close()
+            raise
         inner.setblocking(False)
         self.inner = inner
         self.family = family
@@ -115,7 +120,7 @@ class HostSocket(Socket):
 
     async def release(self) -> None:
         """Closes the host socket; one that lingers does so in a thread, as close(2) then blocks."""
-        self.family.poller.forget(self.inner.fileno())
+        self.family.poller.leave(self.inner.fileno())
         self.queue.notify(EVERYTHING)
         if self._lingers:
             await asyncio.get_running_loop().run_in_executor(None, self.inner.close)
@@ -331,7 +336,11 @@ class HostFamily:
 
     def ask_interfaces(self, memory: Memory, request: int, argument: int) -> int:
         """Asks the host about its interfaces."""
-        with host.socket(host.AF_INET, host.SOCK_DGRAM) as asking:
+        try:
+            asking = host.socket(host.AF_INET, host.SOCK_DGRAM)
+        except OSError as error:
+            raise errnos.from_host(error) from None
+        with asking:
             return interface_ioctl(asking.fileno(), memory, request, argument)
 
     def pair(self, kernel: Kernel, caller: Caller, kind: int, protocol: int, flags: int) -> tuple[Socket, Socket]:

@@ -12,6 +12,8 @@ import asyncio
 import select
 from typing import Protocol
 
+from asyncsentry import errnos
+
 _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 256
 
@@ -28,28 +30,38 @@ class HostPoller:
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
+        self._users = 0
         self._watched: dict[int, Watched] = {}
+
+    def join(self) -> None:
+        """Counts a socket that may be watched. The first makes the host epoll: a wait could not say EMFILE."""
+        if self._epoll is None:
+            try:
+                self._epoll = select.epoll()
+            except OSError as error:
+                raise errnos.from_host(error) from None
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._events_ready)
+        self._users += 1
+
+    def leave(self, fd: int) -> None:
+        """Ends watching a descriptor, before it is closed, and counts its socket no more; the last ends the epoll."""
+        assert self._epoll is not None
+        if self._watched.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+        self._users -= 1
+        if not self._users:
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
 
     def watch(self, fd: int, watched: Watched) -> None:
         """Begins to watch a descriptor; a no-op if it is watched."""
         if fd in self._watched:
             return
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._events_ready)
+        assert self._epoll is not None
         self._watched[fd] = watched
         self._epoll.register(fd, _EVENTS)
         self._events_ready()
-
-    def forget(self, fd: int) -> None:
-        """Ends watching a descriptor, before it is closed; the last one ends the host epoll, too."""
-        if self._watched.pop(fd, None) is None or self._epoll is None:
-            return
-        self._epoll.unregister(fd)
-        if not self._watched:
-            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
-            self._epoll.close()
-            self._epoll = None
 
     def _events_ready(self) -> None:
         if self._epoll is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket as host
 import struct
 from collections.abc import AsyncIterator
@@ -223,6 +224,20 @@ async def test_truncating_a_stream_throws_bytes_away_and_shows_none(g):
     assert await within(finish(recvfrom(g.thread, server, g.at(DATA), 4, s.MSG_TRUNC, 0, 0))) == 4
     assert g.memory.read(g.at(DATA), 8) == before
     assert await within(g.recv(server)) == b"et"
+
+
+async def test_without_a_descriptor_left_only_the_call_fails(g):
+    fd = await g.socket(DGRAM, s.AF_INET)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(errnos.EMFILE):
+            g.file(fd).ioctl(g.thread, SIOCGIFFLAGS, g.put(DATA, bytes(40)))
+        waiter = Waiter(print, POLLIN)
+        g.file(fd).queue.add(waiter)  # a wait cannot fail
+        g.file(fd).queue.remove(waiter)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_options(g):
