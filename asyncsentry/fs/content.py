@@ -25,6 +25,7 @@ from asyncsentry.abi.fcntl_h import (
     F_SEAL_WRITE,
 )
 from asyncsentry.fs.file import SEEK_DATA
+from asyncsentry.fs.hostfile import fallocate
 
 if TYPE_CHECKING:
     from asyncsentry.memory.account import MemoryAccount
@@ -163,7 +164,7 @@ class Content:
             self._extend_small(size)
         self.size = size
 
-    def allocate(self, mode: int, offset: int, length: int) -> None:
+    async def allocate(self, mode: int, offset: int, length: int) -> None:
         """Does fallocate(2) with one of the modes a tmpfs knows: reserve (0, KEEP_SIZE) or punch a hole."""
         end = offset + length
         if mode & _PUNCH_HOLE:
@@ -173,10 +174,10 @@ class Content:
             raise errnos.EPERM("sealed against growing")
         elif _pages(end) - offset // _PAGE > self._budget.free + self._pages:
             raise errnos.ENOSPC("the file system is full")
-        fallocate(self.host_descriptor(False), mode, offset, length)
-        if not mode & _KEEP_SIZE:
-            self.size = max(self.size, end)
-        self.recount()
+        await fallocate(self.host_descriptor(False), mode, offset, length)
+        if self.host_fd is not None:  # its file system may have gone, or others have changed its size meanwhile
+            self.size = os.fstat(self.host_fd).st_size
+            self.recount()
 
     def seek_hole_or_data(self, offset: int, whence: int) -> int:
         """Gives where the next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset`` begins; ENXIO past the end."""
@@ -313,16 +314,7 @@ class Content:
         self._dense_end = pages if pages == _pages(self.size) else -1
 
 
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
-
-
-def fallocate(host_fd: int, mode: int, offset: int, length: int) -> None:
-    """Runs fallocate(2), which Python's ``os`` offers without its modes, on a host descriptor."""
-    import ctypes  # its import costs milliseconds and few programs preallocate
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.fallocate(host_fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
-        raise errnos.from_host(OSError(ctypes.get_errno(), "fallocate"))
+_PUNCH_HOLE = 2
 
 
 def _is_hole(host_fd: int, offset: int) -> bool:

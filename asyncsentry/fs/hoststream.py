@@ -21,6 +21,7 @@ from asyncsentry import errnos
 from asyncsentry.abi.ioctls_h import FIONREAD
 from asyncsentry.fs.anon import AnonInode, InternalFileSystem, store_int
 from asyncsentry.fs.file import O_ACCMODE, O_APPEND, File
+from asyncsentry.fs.hostfile import sync_host_file
 from asyncsentry.fs.inode import Stat
 from asyncsentry.waiter import (
     POLLERR,
@@ -72,7 +73,7 @@ class HostInode(AnonInode):
         had, wanted = fcntl.fcntl(self.descriptor, fcntl.F_GETFL) & O_ACCMODE, flags & O_ACCMODE
         if had not in (wanted, os.O_RDWR):
             raise errnos.EACCES("the host's stream is not open for that")
-        file = HostStreamFile(os.dup(self.descriptor), owned=True)
+        file = HostStreamFile.duplicate(self.descriptor)
         file.flags = flags
         file.location = location
         return file
@@ -112,10 +113,22 @@ class HostStreamFile(File):
         self._no_wait = True
         """Whether the host's file may still know RWF_NOWAIT."""
         self._always_ready = self.is_regular
-        self._epoll: select.epoll | None = None
+        self._epoll = None if self.is_regular else select.epoll()  # now, since a wait could not say EMFILE
         self._loop: asyncio.AbstractEventLoop | None = None
         self._armed = 0
         """The directions (POLLIN, POLLOUT) whose next readiness the host will announce."""
+
+    @classmethod
+    def duplicate(cls, descriptor: int) -> HostStreamFile:
+        """Makes a file of its own for a host descriptor; EMFILE when there are too many."""
+        copy = -1
+        try:
+            copy = os.dup(descriptor)
+            return cls(copy, owned=True)
+        except OSError as error:
+            if copy >= 0:
+                os.close(copy)
+            raise errnos.from_host(error) from None
 
     def describe(self) -> str:
         """Gives e.g. ``pipe:[7]``; the host's paths are not the guest's business."""
@@ -220,23 +233,18 @@ class HostStreamFile(File):
         events = select.EPOLLONESHOT | self._armed
         if self._armed & POLLIN:
             events |= select.EPOLLPRI | select.EPOLLRDHUP
-        if self._epoll is None:
-            self._open_epoll(events)
-        else:
+        assert self._epoll is not None
+        if self._loop is not None:
             self._epoll.modify(self.descriptor, events)
-
-    def _open_epoll(self, events: int) -> None:
-        epoll = select.epoll()
+            return
         try:
-            epoll.register(self.descriptor, events)
+            self._epoll.register(self.descriptor, events)
         except PermissionError:  # a file epoll does not take is always ready
-            epoll.close()
             self._always_ready = True
             self.queue.notify(READABLE | WRITABLE)
             return
-        self._epoll = epoll
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(epoll.fileno(), self._host_changed)
+        self._loop.add_reader(self._epoll.fileno(), self._host_changed)
 
     def _host_changed(self) -> None:
         assert self._epoll is not None
@@ -288,10 +296,7 @@ class HostStreamFile(File):
         """Writes a regular file through."""
         if not self.is_regular:
             raise errnos.EINVAL("nothing to sync")
-        try:
-            os.fsync(self.descriptor)
-        except OSError as error:
-            raise errnos.from_host(error) from None
+        await sync_host_file(self.descriptor, data_only)
 
     async def release(self) -> None:
         """Stops watching; closes the descriptor if it is ours."""
@@ -299,8 +304,9 @@ class HostStreamFile(File):
 
     def close(self) -> None:
         """Does the same at once, for owners outside the guest."""
-        if self._epoll is not None and self._loop is not None:
-            self._loop.remove_reader(self._epoll.fileno())
+        if self._epoll is not None:
+            if self._loop is not None:
+                self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
             self._epoll = None
         self._always_ready = True

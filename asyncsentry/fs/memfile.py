@@ -80,7 +80,7 @@ class TmpFile(File):
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         """Reserves space or punches a hole, fallocate(2)."""
-        self._content.allocate(mode, offset, length)
+        await self._content.allocate(mode, offset, length)
         self.inode.changed()
 
     def add_seals(self, seals: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from asyncsentry.errnos import EPIPE, ESPIPE, WouldBlock
+from asyncsentry.errnos import EMFILE, EPIPE, ESPIPE, WouldBlock
 from asyncsentry.fs.hoststream import HostStreamFile
 from asyncsentry.waiter import POLLHUP, READABLE, WRITABLE, Waiter
 
@@ -151,6 +152,22 @@ async def test_a_regular_file_shares_its_position_with_the_host() -> None:
     assert file.try_read(10) == b"hello"
     assert file.poll() == READABLE | WRITABLE
     await file.release()
+
+
+@with_pipe
+async def test_reopening_one_without_a_descriptor_left_is_an_error_of_that_call(pipe: Pipe) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    inode = pipe.reader.inode
+    assert inode is not None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(EMFILE):
+            await inode.open(os.O_RDONLY, None, None)  # type: ignore[arg-type]
+        with pytest.raises(WouldBlock):
+            pipe.reader.try_read(1)
+        pipe.reader.queue.add(Waiter(print, READABLE))  # a wait cannot fail any more
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @on_both_loops

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -13,9 +15,9 @@ from hypothesis import strategies as st
 from asyncsentry import errnos
 from asyncsentry.abi import fcntl_h as abi
 from asyncsentry.clock import VirtualClock
-from asyncsentry.fs import content as content_module
 from asyncsentry.fs.content import SMALL_MAX, Content, PageBudget
 from asyncsentry.fs.file import SEEK_DATA, SEEK_HOLE
+from asyncsentry.fs.hostfile import fallocate
 from asyncsentry.fs.tmpfs import MFD_ALLOW_SEALING, MFD_NOEXEC_SEAL, TmpFileSystem, memfd_file
 
 STEPS = st.lists(
@@ -28,6 +30,12 @@ STEPS = st.lists(
     ),
     max_size=12,
 )
+
+
+def at_once(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs what does not wait."""
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
 
 
 @settings(max_examples=150, deadline=None)
@@ -46,8 +54,8 @@ def test_content_behaves_like_a_hosts_file_in_either_form(steps: list[tuple[Any,
             elif step == "read":
                 assert content.read(*arguments) == os.pread(oracle, arguments[1], arguments[0])
             elif step == "punch":
-                content.allocate(3, *arguments)
-                content_module.fallocate(oracle, 3, *arguments)
+                at_once(content.allocate(3, *arguments))
+                at_once(fallocate(oracle, 3, *arguments))
             else:
                 content.host_descriptor(False)
             assert content.size == os.fstat(oracle).st_size
@@ -57,6 +65,15 @@ def test_content_behaves_like_a_hosts_file_in_either_form(steps: list[tuple[Any,
         os.close(oracle)
     del content
     assert budget.used == 0
+
+
+async def test_others_go_on_while_much_space_is_reserved() -> None:
+    content = Content(PageBudget())
+    reserving = asyncio.ensure_future(content.allocate(0, 0, 32 << 20))
+    await asyncio.sleep(0)
+    content.truncate(8192)
+    await reserving
+    assert content.size == os.fstat(content.host_descriptor(False)).st_size
 
 
 def test_small_content_needs_no_descriptor_and_knows_its_holes() -> None:

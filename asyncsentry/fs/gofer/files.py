@@ -6,16 +6,15 @@ writes are pread(2) and pwrite(2) on it with our own positions, so the host's fi
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING, cast
 
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_APPEND, O_DSYNC, O_SYNC
 from asyncsentry.fs.access import mode_after_write
-from asyncsentry.fs.content import fallocate
 from asyncsentry.fs.directory import DirectoryFile
 from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, File
+from asyncsentry.fs.hostfile import fallocate, sync_host_file
 
 if TYPE_CHECKING:
     from asyncsentry.fs.access import FileCredentials
@@ -132,19 +131,12 @@ class HostFile(File):
         return self.descriptor.fd
 
     async def sync(self, data_only: bool = False) -> None:
-        """Syncs the host file in a worker thread: disks are slow and the loop must go on."""
-        call = os.fdatasync if data_only else os.fsync
-        fd = os.dup(self.descriptor.fd)  # the file may be closed meanwhile
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, call, fd)
-        except OSError as error:
-            raise errnos.from_host(error) from None
-        finally:
-            os.close(fd)
+        """Writes the host file through."""
+        await sync_host_file(self.descriptor.fd, data_only)
 
     async def fallocate(self, mode: int, offset: int, length: int) -> None:
         """Reserves space or punches a hole on the host, fallocate(2)."""
-        fallocate(self.descriptor.fd, mode, offset, length)
+        await fallocate(self.descriptor.fd, mode, offset, length)
         self.host_inode.note_write()
 
     async def release(self) -> None:
