@@ -14,7 +14,7 @@ COLOURS = {
     "native": "#9aa0a6", "bwrap": "#c9cdd2", "asyncsentry systrap": "#1a7f37", "asyncsentry ptrace": "#8bc79a",
     "runsc systrap": "#c2410c", "runsc ptrace": "#f0a878",
 }  # fmt: skip
-_WIDTH, _LEFT, _RIGHT, _TOP = 820, 190, 70, 64
+_WIDTH, _LEFT, _RIGHT, _TOP = 840, 215, 70, 64
 _BAR, _GAP = 11, 12
 _AXIS_HEIGHT = 34
 

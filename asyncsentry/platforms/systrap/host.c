@@ -36,6 +36,7 @@
 #define MAX_SLOTS (1 << 17)
 #define TID_TABLE (1 << 18) /* open addressing, never more than half full */
 #define MAX_HOT 8
+#define WAKING_US 100 /* more than waking an idle virtual processor takes */
 #define MAX_PARKED 64
 #define RINGS_AT_ONCE 256
 #define FRAME_LIMIT 8192 /* the largest frame we copy for a template or a child */
@@ -64,6 +65,7 @@ struct hub {
     struct slot_record *slots;
     int32_t hot[MAX_HOT];
     int hot_count;
+    cpu_set_t processors; /* those we and all guests may use */
     uint32_t wakes;
     int32_t parked;    /* threads with an unanswered notification */
     int has_woken;
@@ -84,6 +86,7 @@ struct hub *hub_new(void) {
     struct hub *hub = calloc(1, sizeof *hub);
     if (!hub) return NULL;
     hub->listener = -1;
+    sched_getaffinity(0, sizeof hub->processors, &hub->processors);
     hub->slots = calloc(MAX_SLOTS, sizeof *hub->slots);
     hub->tids = calloc(TID_TABLE, sizeof *hub->tids);
     hub->tid_slot = calloc(TID_TABLE, sizeof *hub->tid_slot);
@@ -306,6 +309,14 @@ void slot_reset(struct hub *hub, int number) {
     unpark(hub, slot);
 }
 
+/* Has a parked thread wake up on another processor than ours, where it could not run while we spin for its next trap. The
+ * host's scheduler leaves it here by itself, since it has often run here (cold): then spinning never catches anything. */
+static int send_away(struct hub *hub, int tid) {
+    cpu_set_t elsewhere = hub->processors;
+    CPU_CLR(sched_getcpu(), &elsewhere);
+    return CPU_COUNT(&elsewhere) && !sched_setaffinity(tid, sizeof elsewhere, &elsewhere);
+}
+
 /* Lets a taken slot run on. spin_us > 0 keeps it hot: the stub will spin that long at its next trap. */
 void hub_answer(struct hub *hub, int number, int action, uint32_t spin_us) {
     struct slot_record *slot = &hub->slots[number];
@@ -313,9 +324,13 @@ void hub_answer(struct hub *hub, int number, int action, uint32_t spin_us) {
     control->call_count = slot->call_count;
     control->action = (uint32_t)action;
     control->frame = slot->guest_base + slot->frame_offset;
+    int sent_away = 0;
     if (spin_us) {
         make_hot(hub, number);
-        control->spin_cycles = spin_us * hub->cycles_per_us;
+        /* Waking a processor keeps us in the host's kernel while the thread runs already: it must outlast that. */
+        uint32_t wake_us = slot->notification ? WAKING_US : 0;
+        if (slot->notification) sent_away = send_away(hub, slot->tid);
+        control->spin_cycles = (spin_us + wake_us) * hub->cycles_per_us;
         __atomic_store_n(&control->spin_usable, 1, __ATOMIC_SEQ_CST);
     } else if (slot->hot == 0) {
         __atomic_store_n(&control->spin_usable, 0, __ATOMIC_SEQ_CST);
@@ -332,6 +347,7 @@ void hub_answer(struct hub *hub, int number, int action, uint32_t spin_us) {
         hub->wakes++;
         hub->has_woken = 1;
         if (response.id) ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
+        if (sent_away) sched_setaffinity(slot->tid, sizeof hub->processors, &hub->processors);
     }
 }
 
