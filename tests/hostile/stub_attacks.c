@@ -198,28 +198,34 @@ static void stack_in_slot_once(void) {
 }
 static void stack_in_the_slot(void) { for (int i = 0; i < 60; i++) { in_child(stack_in_slot_once); next_random(&state); } }
 
-/* Blocks every host signal by a frame returned from through the stub, and runs on for ever. */
+/* Blocks every host signal by a frame returned from through the stub, and runs on, or sleeps, for ever. */
 static void spin(void) { for (;;) __asm__ volatile("pause"); }
-static void block_everything(void) {
+static void sleep_in_the_stub(void) {
+    static uint32_t word;
+    for (;;) via_stub(SYS_futex, (long)&word, 0 /* FUTEX_WAIT */, 0, 0, 0);
+}
+static void block_everything(void (*then)(void)) {
     static char frame[8192] __attribute__((aligned(64)));
     static char stack[16384];
     ucontext_t *context = (ucontext_t *)(frame + 64);
-    context->uc_mcontext.gregs[REG_RIP] = (greg_t)spin;
+    context->uc_mcontext.gregs[REG_RIP] = (greg_t)then;
     context->uc_mcontext.gregs[REG_RSP] = (greg_t)(stack + 8192 - 8);
     context->uc_mcontext.gregs[REG_CSGSFS] = 0x002b000000000033;
     context->uc_mcontext.gregs[REG_EFL] = 0x202;
     memset(&context->uc_sigmask, 0xff, 8);
     __asm__ volatile("mov %0, %%rsp\n jmp *%1" ::"r"(context), "r"(gadget()), "a"(SYS_rt_sigreturn));
 }
-static void be_unkillable(void) {
+static void expect_a_kill(void (*then)(void)) {
     int status = 0;
     pid_t child = fork();
-    if (child == 0) block_everything();
+    if (child == 0) block_everything(then);
     usleep(200000);
     kill(child, SIGKILL);
     if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) _exit(31);
 }
-static void be_killed_at_the_end(void) { block_everything(); }
+static void be_unkillable(void) { expect_a_kill(spin); }
+static void be_unkillable_asleep(void) { expect_a_kill(sleep_in_the_stub); }
+static void be_killed_at_the_end(void) { block_everything(spin); }
 
 /* A thread that leaves behind the sentry's back must not leave its number, by which its memory is reached. */
 static void *exit_unseen(void *unused) {
@@ -310,6 +316,7 @@ static const struct { const char *name; void (*run)(void); } cases[] = {
     {"jump_into_the_stub", jump_into_the_stub}, {"unmap_by_calls", unmap_by_calls},
     {"unmap_through_the_stub", unmap_through_the_stub}, {"garbage_frames", garbage_frames},
     {"stack_in_the_slot", stack_in_the_slot}, {"be_unkillable", be_unkillable},
+    {"be_unkillable_asleep", be_unkillable_asleep},
     {"be_killed_at_the_end", be_killed_at_the_end}, {"exit_through_the_stub", exit_through_the_stub},
     {"ring_for_nothing", ring_for_nothing}, {"move_the_altstack", move_the_altstack},
     {"ask_through_the_stub", ask_through_the_stub}, {"leave_parked_threads", leave_parked_threads},

@@ -2,7 +2,8 @@
 
 Guest code can return from a signal with a mask of its choice. A thread that runs on and on with our signal blocked
 will never trap, not even to be killed, so its host process is. The stub, too, runs with signals blocked, but for
-microseconds: what tells the two apart is processor time.
+microseconds: what tells the two apart is processor time. And it sleeps only once its trap was taken: who sleeps in
+futex(2) with signals blocked and has not trapped does so of its own accord, through the stub.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CHECK_S = 0.5
 BUSY_TICKS = 10
 """Clock ticks (hundredths of a second) between two checks that the stub cannot have used."""
+SYS_FUTEX = 202
 _SIGNAL_BIT = 1 << (lib.INTERRUPT_SIGNAL - 1)
 
 
@@ -53,9 +55,10 @@ class Watchdog:
                 continue
             try:
                 used, is_blocked = _processor_time(context), _blocks_interrupt(context)
+                sleeps = is_blocked and _sleeps_on_a_futex(context)
             except OSError:  # it has gone
                 continue
-            if is_blocked and used_before is not None and used - used_before >= BUSY_TICKS:
+            if is_blocked and used_before is not None and (sleeps or used - used_before >= BUSY_TICKS):
                 self._platform.kill(context.space)
                 continue
             self._expected[context] = used if is_blocked else None
@@ -68,6 +71,12 @@ def _processor_time(context: SystrapContext) -> int:
     with open(f"/proc/{context.space.host_pid}/task/{context.host_tid}/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def _sleeps_on_a_futex(context: SystrapContext) -> bool:
+    """Whether it is in a futex(2) of the host's; one that was woken and waits for a processor is not."""
+    with open(f"/proc/{context.space.host_pid}/task/{context.host_tid}/syscall", "rb") as syscall:
+        return syscall.read().split(maxsplit=1)[0] == b"%d" % SYS_FUTEX
 
 
 def _blocks_interrupt(context: SystrapContext) -> bool:
