@@ -24,7 +24,7 @@ from asyncsentry.abi.fcntl_h import (
     F_SEAL_SHRINK,
     F_SEAL_WRITE,
 )
-from asyncsentry.fs.file import SEEK_DATA
+from asyncsentry.fs.file import OFFSET_MAX, SEEK_DATA
 from asyncsentry.fs.hostfile import fallocate
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ SMALL_MAX = 64 << 10
 """Content up to this size stays in a bytearray until it is mapped."""
 _SMALL_AT_MOST = 16 << 20
 """... and up to this one if the host has no descriptor left for a memfd."""
-SIZE_MAX = (1 << 63) - 1
 _PAGE = 4096
 _ZERO_PAGE = bytes(_PAGE)
 _EXHAUSTED = (errnos.EMFILE.errno, errnos.ENFILE.errno)
@@ -75,7 +74,7 @@ class PageBudget:
     @property
     def free(self) -> int:
         """Pages left, a large number without a limit."""
-        free = SIZE_MAX // _PAGE if self.limit is None else max(0, self.limit - self.used)
+        free = OFFSET_MAX // _PAGE if self.limit is None else max(0, self.limit - self.used)
         return free if self.account is None else min(free, self.account.free_bytes() // _PAGE)
 
 
@@ -137,7 +136,7 @@ class Content:
         if self.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE):
             raise errnos.EPERM("sealed against writing")
         end = offset + len(data)
-        if end > SIZE_MAX:
+        if end > OFFSET_MAX:
             raise errnos.EFBIG("past the largest file size")
         if end > self.size and self.seals & F_SEAL_GROW:
             raise errnos.EPERM("sealed against growing")
@@ -148,7 +147,7 @@ class Content:
 
     def truncate(self, size: int) -> None:
         """Cuts the content or extends it with a hole."""
-        if size > SIZE_MAX:
+        if size > OFFSET_MAX:
             raise errnos.EFBIG("past the largest file size")
         if (size < self.size and self.seals & F_SEAL_SHRINK) or (size > self.size and self.seals & F_SEAL_GROW):
             raise errnos.EPERM("sealed against changing size")
@@ -286,11 +285,15 @@ class Content:
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 return
-            raise
-        os.ftruncate(memfd, self.size)
-        for offset in range(0, self.size, _PAGE):
-            if self._has_data(offset):
-                os.pwrite(memfd, self._small[offset : offset + _PAGE], offset)
+            raise errnos.from_host(error) from None
+        try:
+            os.ftruncate(memfd, self.size)
+            for offset in range(0, self.size, _PAGE):
+                if self._has_data(offset):
+                    os.pwrite(memfd, self._small[offset : offset + _PAGE], offset)
+        except OSError as error:
+            os.close(memfd)
+            raise errnos.from_host(error) from None
         self.host_fd = memfd
         self._budget.watch(self)
         self._small = bytearray()

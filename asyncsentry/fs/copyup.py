@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_NOATIME
 from asyncsentry.fs.content import Content, PageBudget
-from asyncsentry.fs.file import O_RDONLY, File
-from asyncsentry.fs.memfile import seek_regular
+from asyncsentry.fs.file import O_RDONLY, File, seek_regular
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
@@ -104,7 +103,7 @@ class LowerFile(File):
             self._lower.position = self.position
             self.position = self._lower.seek(offset, whence)
         else:
-            self.position = seek_regular(self.position, content.size, offset, whence, content.seek_hole_or_data)
+            self.position = seek_regular(self, content.size, offset, whence, content.seek_hole_or_data)
         return self.position
 
     def host_descriptor(self, writable: bool) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
-from asyncsentry.fs.file import SEEK_CUR, SEEK_SET, File
+from asyncsentry.fs.file import SEEK_CUR, SEEK_SET, File, check_position
 
 if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
@@ -39,9 +39,7 @@ class DirectoryFile(File):
             offset += self.position
         elif whence != SEEK_SET:
             raise errnos.EINVAL("directories have no end to seek from")
-        if offset < 0:
-            raise errnos.EINVAL("before the start")
-        self.position = offset
+        self.position = check_position(offset)
         return offset
 
     async def entries_from(self, position: int) -> list[tuple[int, str, int, int]]:

@@ -6,7 +6,7 @@ Reading and writing are *tries*: synchronous calls that do what can be done now 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from asyncsentry import errnos
@@ -27,6 +27,7 @@ O_APPEND = 0o2000
 O_PATH = 0o10000000
 
 SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE = range(5)
+OFFSET_MAX = (1 << 63) - 1
 
 
 class Registration(Protocol):
@@ -70,6 +71,11 @@ class File:
         self.queue: WaitQueue = WaitQueue()
         self.owner: object | None = None
         """Who gets SIGIO, F_SETOWN; kept by fcntl(2)."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes kept for whoever reads it: our memory, on a guest's account."""
+        return 0
 
     @property
     def readable(self) -> bool:
@@ -172,3 +178,20 @@ class File:
 
     async def release(self) -> None:
         """Lets go of what it holds; called once, when nobody refers to it any more."""
+
+
+def check_position(position: int) -> int:
+    """Gives a position back if a file can be moved there; EINVAL otherwise, vfs_setpos()."""
+    if not 0 <= position <= OFFSET_MAX:
+        raise errnos.EINVAL(f"no position {position}")
+    return position
+
+
+def seek_regular(file: File, size: int, offset: int, whence: int, seek_hole_or_data: Callable[[int, int], int]) -> int:
+    """Works out where lseek(2) leads in a regular file of that size."""
+    if whence in (SEEK_DATA, SEEK_HOLE):
+        return seek_hole_or_data(offset, whence)
+    base = {SEEK_SET: 0, SEEK_CUR: file.position, SEEK_END: size}.get(whence)
+    if base is None:
+        raise errnos.EINVAL(f"no whence {whence}")
+    return check_position(base + offset)

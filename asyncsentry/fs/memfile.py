@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
@@ -19,8 +18,7 @@ from asyncsentry.abi.fcntl_h import (
 from asyncsentry.abi.mount_h import MS_NOATIME, MS_RDONLY
 from asyncsentry.abi.stat_h import S_IFREG
 from asyncsentry.fs.access import mode_after_write
-from asyncsentry.fs.content import SIZE_MAX
-from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, File
+from asyncsentry.fs.file import File, seek_regular
 
 if TYPE_CHECKING:
     from asyncsentry.fs.access import FileCredentials
@@ -68,7 +66,7 @@ class TmpFile(File):
 
     def seek(self, offset: int, whence: int) -> int:
         """Moves the position; knows data and holes."""
-        self.position = seek_regular(self.position, self._content.size, offset, whence, self._content.seek_hole_or_data)
+        self.position = seek_regular(self, self._content.size, offset, whence, self._content.seek_hole_or_data)
         return self.position
 
     def host_descriptor(self, writable: bool) -> int:
@@ -96,18 +94,3 @@ class TmpFile(File):
     def get_seals(self) -> int:
         """Gives the seals, F_GET_SEALS."""
         return self._content.seals
-
-
-def seek_regular(position: int, size: int, offset: int, whence: int,
-                 seek_hole_or_data: Callable[[int, int], int]) -> int:
-    """Works out where lseek(2) leads in a regular file."""
-    if whence in (SEEK_DATA, SEEK_HOLE):
-        return seek_hole_or_data(offset, whence)
-    base = {SEEK_SET: 0, SEEK_CUR: position, SEEK_END: size}.get(whence)
-    if base is None:
-        raise errnos.EINVAL(f"no whence {whence}")
-    if base + offset > SIZE_MAX:
-        raise errnos.EOVERFLOW("past the largest offset")
-    if base + offset < 0:
-        raise errnos.EINVAL("before the start")
-    return base + offset

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsentry import errnos
 from asyncsentry.clock import CLOCK_REALTIME, Clock
-from asyncsentry.fs.file import SEEK_CUR, SEEK_END, SEEK_SET, File
+from asyncsentry.fs.file import SEEK_CUR, SEEK_END, SEEK_SET, File, check_position
 from asyncsentry.fs.inode import AttributeChange, DirectoryEntry, FileSystem, Inode, Stat, StatFs
 
 if TYPE_CHECKING:
@@ -151,11 +151,10 @@ class DirectoryFile(File):
 
     def seek(self, offset: int, whence: int) -> int:
         """Moves to a position that an earlier listing gave, or to the start."""
-        target = offset + (self.position if whence == SEEK_CUR else 0)
-        if whence not in (SEEK_SET, SEEK_CUR) or target < 0:
-            raise errnos.EINVAL("bad position in a directory")
-        self.position = target
-        return target
+        if whence not in (SEEK_SET, SEEK_CUR):
+            raise errnos.EINVAL("directories have no end to seek from")
+        self.position = check_position(offset + (self.position if whence == SEEK_CUR else 0))
+        return self.position
 
     async def entries_from(self, position: int) -> list[tuple[int, str, int, int]]:
         """Lists rows of (next position, name, ino, DT_*) from ``position``."""
@@ -248,11 +247,8 @@ class TextFile(File):
             if whence == SEEK_END:
                 raise errnos.EINVAL("rendered text has no size")
             raise errnos.EINVAL(f"whence {whence}")
-        target = offset + (self.position if whence == SEEK_CUR else 0)
-        if target < 0:
-            raise errnos.EINVAL("negative position")
-        self.position = target
-        return target
+        self.position = check_position(offset + (self.position if whence == SEEK_CUR else 0))
+        return self.position
 
     async def sync(self, data_only: bool = False) -> None:
         """Refuses, fsync(2) of proc files."""

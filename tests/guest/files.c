@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -286,6 +287,27 @@ static long range(int fd, int command, short type, long start, long length)
     return result;
 }
 
+static void seeks_to_the_end_of_numbers(int fd)
+{
+    SHOW(lseek(fd, LONG_MAX, SEEK_SET));
+    SHOW(lseek(fd, 1, SEEK_CUR));
+    SHOW(lseek(fd, LONG_MAX, SEEK_CUR));
+    SHOW(lseek(fd, 0, SEEK_CUR));
+    SHOW(lseek(fd, LONG_MIN, SEEK_CUR));
+    SHOW(lseek(fd, LONG_MIN, SEEK_SET));
+    close(fd);
+}
+
+static void offsets(void)
+{
+    int fd = open("o", O_CREAT | O_RDWR, 0600);
+    SHOW(write(fd, "x", 1));
+    SHOW(lseek(fd, LONG_MAX, SEEK_END));
+    seeks_to_the_end_of_numbers(fd);
+    seeks_to_the_end_of_numbers(open("/proc/self/status", O_RDONLY));
+    SHOW(unlink("o"));
+}
+
 static void locks(void)
 {
     SHOW(open("f", O_CREAT | O_RDWR, 0600));
@@ -328,7 +350,7 @@ static const struct {
     void (*run)(void);
 } cases[] = {
     {"opening", opening}, {"descriptors", descriptors}, {"names", names},
-    {"attributes", attributes}, {"space", space}, {"locks", locks},
+    {"attributes", attributes}, {"space", space}, {"locks", locks}, {"offsets", offsets},
 };
 
 int main(int argc, char **argv)

@@ -13,7 +13,7 @@ from asyncsentry import errnos
 from asyncsentry.abi.fcntl_h import O_APPEND, O_DSYNC, O_SYNC
 from asyncsentry.fs.access import mode_after_write
 from asyncsentry.fs.directory import DirectoryFile
-from asyncsentry.fs.file import SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, File
+from asyncsentry.fs.file import SEEK_END, File, seek_regular
 from asyncsentry.fs.hostfile import fallocate, sync_host_file
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.gofer.directories import GoferDirectory
     from asyncsentry.fs.gofer.inodes import GoferInode
-
-FILE_SIZE_MAX = (1 << 63) - 1
 
 
 class HostDescriptor:
@@ -112,15 +110,15 @@ class HostFile(File):
 
     def seek(self, offset: int, whence: int) -> int:
         """Moves the position; data and holes are the host's."""
-        if whence in (SEEK_DATA, SEEK_HOLE):
-            try:
-                target = os.lseek(self.descriptor.fd, offset, whence)
-            except OSError as error:
-                raise errnos.from_host(error) from None
-        else:
-            target = seek_target(self, offset, whence, self.size if whence == SEEK_END else 0)
-        self.position = target
-        return target
+        size = self.size if whence == SEEK_END else 0
+        self.position = seek_regular(self, size, offset, whence, self._seek_hole_or_data)
+        return self.position
+
+    def _seek_hole_or_data(self, offset: int, whence: int) -> int:
+        try:
+            return os.lseek(self.descriptor.fd, offset, whence)
+        except OSError as error:
+            raise errnos.from_host(error) from None
 
     def host_descriptor(self, writable: bool) -> int:
         """Gives the donated descriptor."""
@@ -152,18 +150,3 @@ class HostDirectoryFile(DirectoryFile):
         inode = cast("GoferDirectory", self.inode)
         if not inode.filesystem.read_only:
             await inode.sync_names()
-
-
-def seek_target(file: File, offset: int, whence: int, end: int) -> int:
-    """Works out lseek(2)'s new position for a file that ends at ``end``."""
-    if whence == SEEK_SET:
-        target = offset
-    elif whence == SEEK_CUR:
-        target = file.position + offset
-    elif whence == SEEK_END:
-        target = end + offset
-    else:
-        raise errnos.EINVAL(f"whence {whence}")
-    if not 0 <= target <= FILE_SIZE_MAX:
-        raise errnos.EINVAL(f"position {target}")
-    return target
