@@ -9,6 +9,7 @@ from asyncsentry import errnos
 from asyncsentry.fs import devfs
 from asyncsentry.fs.cgroupfs import make_cgroup
 from asyncsentry.fs.inode import FileSystem
+from asyncsentry.fs.options import parse_id, parse_number, parse_size
 from asyncsentry.fs.procfs.root import make_proc
 from asyncsentry.fs.sysfs import make_sys
 from asyncsentry.fs.tmpfs import TmpFileSystem
@@ -17,22 +18,7 @@ from asyncsentry.fs.tty.devpts import make_devpts
 Maker = Callable[[Any, dict[str, str]], Awaitable[FileSystem]]
 """Makes an instance for a kernel from its options."""
 
-_SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _IGNORED = ("huge", "inode64", "inode32", "mpol", "noswap", "usrquota", "grpquota")
-
-
-def parse_options(data: str) -> dict[str, str]:
-    """Splits ``size=1m,mode=755`` into names and values."""
-    pairs = (item.partition("=") for item in data.split(",") if item)
-    return {name: value for name, _, value in pairs}
-
-
-def parse_size(text: str, memory: int) -> int:
-    """Reads a size with an optional suffix; a percentage is of ``memory``. EINVAL for anything else."""
-    scale = _SUFFIXES.get(text[-1:].lower())
-    if text.endswith("%"):
-        return _number(text[:-1]) * memory // 100
-    return _number(text[:-1]) * scale if scale else _number(text)
 
 
 async def make_tmpfs(kernel: Any, options: dict[str, str]) -> FileSystem:
@@ -56,11 +42,11 @@ def apply_tmpfs_options(filesystem: TmpFileSystem, options: dict[str, str], memo
         elif name == "nr_inodes":
             filesystem.inodes_max = parse_size(value, memory) or None
         elif name == "mode":
-            root.mode = root.mode & ~0o7777 | _number(value, 8) & 0o7777
+            root.mode = root.mode & ~0o7777 | parse_number(value, 8) & 0o7777
         elif name == "uid":
-            root.uid = _number(value)
+            root.uid = parse_id(value)
         elif name == "gid":
-            root.gid = _number(value)
+            root.gid = parse_id(value)
         elif name not in _IGNORED:
             raise errnos.EINVAL(f"no tmpfs option {name!r}")
 
@@ -104,16 +90,6 @@ async def _make_devtmpfs(kernel: Any, options: dict[str, str]) -> FileSystem:
     filesystem.name = "devtmpfs"
     await devfs.populate(filesystem.root)
     return filesystem
-
-
-def _number(text: str, base: int = 10) -> int:
-    try:
-        number = int(text, base)
-    except ValueError:
-        raise errnos.EINVAL(f"{text!r} is no number") from None
-    if number < 0:
-        raise errnos.EINVAL("negative")
-    return number
 
 
 MAKERS: dict[str, Maker] = {

@@ -10,8 +10,9 @@ from asyncsentry.abi.fcntl_h import AT_FDCWD
 from asyncsentry.errnos import EBUSY, EFAULT, EINVAL, ENODEV, ENOENT, ENOTDIR, EPERM
 from asyncsentry.fs.dentry import Location
 from asyncsentry.fs.file import File
-from asyncsentry.fs.kinds import MAKERS, apply_tmpfs_options, memory_size, parse_options
+from asyncsentry.fs.kinds import MAKERS, apply_tmpfs_options, memory_size
 from asyncsentry.fs.mount import Mount, MountNamespace, topmost
+from asyncsentry.fs.options import parse_options
 from asyncsentry.fs.path import is_reachable, resolve
 from asyncsentry.fs.tmpfs import TmpFileSystem
 from asyncsentry.fs.vfs import inode_at

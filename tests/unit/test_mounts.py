@@ -42,6 +42,8 @@ async def test_a_tmpfs_is_mounted_with_its_options() -> None:
     ("target", "kind", "flags", "data", "error"),
     [
         ("/nothing", "tmpfs", 0, "", "ENOENT"), ("/a", "ext4", 0, "", "ENODEV"), ("/a", "tmpfs", 0, "size=x", "EINVAL"),
+        ("/a", "tmpfs", 0, "uid=99999999999", "EINVAL"), ("/a", "devpts", 0, "gid=-5", "EINVAL"),
+        ("/a", "tmpfs", 0, f"size={1 << 60}t", "EINVAL"), ("/a", "devpts", 0, "uid=4294967295", "EINVAL"),
         ("/a", "tmpfs", 0, "nonsense=1", "EINVAL"), ("/a", "tmpfs", abi.MS_REMOUNT, "", "EINVAL"),
         ("/file", "tmpfs", 0, "", "ENOTDIR"), ("/a", "", abi.MS_MOVE, "", "EINVAL"),
     ],

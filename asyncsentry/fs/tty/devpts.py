@@ -17,6 +17,7 @@ from asyncsentry.fs.dentry import Dentry, Location
 from asyncsentry.fs.file import O_PATH, File
 from asyncsentry.fs.inode import AttributeChange, Inode
 from asyncsentry.fs.mount import Mount
+from asyncsentry.fs.options import parse_id, parse_number
 from asyncsentry.fs.synthetic import Directory, SyntheticFileSystem, SyntheticInode
 from asyncsentry.fs.tty.jobcontrol import Caller
 from asyncsentry.fs.tty.pty import SLAVE_MAJOR, Pty, PtyMaster
@@ -159,10 +160,7 @@ def make_devpts(device: int, terminals: Terminals, options: Mapping[str, str]) -
             continue
         if name not in ("gid", "uid", "mode", "ptmxmode", "max"):
             raise errnos.EINVAL(f"no devpts option {name!r}")
-        try:
-            values[name] = int(text, 8 if name.endswith("mode") else 10)
-        except ValueError:
-            raise errnos.EINVAL(f"devpts option {name}={text!r}") from None
+        values[name] = parse_number(text, 8) if name.endswith("mode") else parse_id(text)
     return DevptsFileSystem(
         device, terminals, values.get("mode", 0o600) & 0o777, values.get("ptmxmode", 0) & 0o777, values.get("gid"),
         values.get("uid"), values.get("max"),
