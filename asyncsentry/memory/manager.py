@@ -319,12 +319,12 @@ class MemoryManager(GuestMemory):
             raise ENOMEM("the range wraps")
         if prot & ~(PROT_ALL | abi.PROT_SEM):
             raise EINVAL("unknown protection")
-        if grows:
-            address = self._start_of_growing(address, grows)
         prot &= PROT_ALL
-        done, failure = self._protectable(address, end, prot)
-        if done > address:
-            async with self.changing(context):
+        async with self.changing(context):
+            if grows:
+                address = self._start_of_growing(address, grows)
+            done, failure = self._protectable(address, end, prot)
+            if done > address:
                 self.check_not_platform(address, done)
                 self.protect_area(context, address, done, prot)
         if failure is not None:
@@ -355,20 +355,17 @@ class MemoryManager(GuestMemory):
 
     async def set_brk(self, context: Context, new: int, limits: LimitSource) -> int:
         """Moves the end of the heap and gives where it is then: unmoved if that cannot be, brk(2)."""
-        old = self.brk
         if new < self.start_brk or new > GUEST_ADDRESS_MAX:
-            return old
-        old_end, new_end = page_up(old), page_up(new)
-        data_limit = limits.soft(RLIMIT_DATA)
-        if new - self.start_brk + self.end_data - self.start_data > data_limit:
-            return old
+            return self.brk
+        if new - self.start_brk + self.end_data - self.start_data > limits.soft(RLIMIT_DATA):
+            return self.brk
         try:
             async with self.changing(context):
-                self._failure_result = old
-                self._move_brk(context, old_end, new_end, limits)
+                self._failure_result = self.brk
+                self._move_brk(context, page_up(self.brk), page_up(new), limits)
                 self.brk = new
         except LinuxError:
-            return old
+            return self.brk
         return new
 
     def _move_brk(self, context: Context, old_end: int, new_end: int, limits: LimitSource) -> None:
@@ -387,27 +384,40 @@ class MemoryManager(GuestMemory):
 
     async def handle_fault(self, context: Context, address: int, limits: LimitSource) -> bool:
         """Lets a stack grow down to a faulting address; false if the fault is the guest's own affair."""
+        has_waited = self._lock.locked()
+        if has_waited:
+            async with self._lock:
+                pass
         page = address & -PAGE_SIZE
-        vma = self.vmas.next_from(page)
-        if vma is None or vma.start <= page or not vma.flags & abi.MAP_GROWSDOWN or page < GUEST_ADDRESS_MIN:
-            return False
-        limit = limits.soft(RLIMIT_STACK)
-        if vma.end - page > limit:
-            return False
-        previous = self.vmas.overlapping(max(0, page - GUARD_GAP), page)
-        if previous:
-            return False
-        start = max(page - _GROWTH_STEP, vma.end - min(limit, 1 << 47) & -PAGE_SIZE, GUEST_ADDRESS_MIN)
-        if self.vmas.overlapping(max(0, start - GUARD_GAP), page):
-            start = page
+        if self._growing_to(page, limits) is None:
+            # The change of another thread that was on its way to the host may be just what the access missed.
+            return has_waited and self.vmas.find(page) is not None
         try:
-            self.check_growth(vma.start - start, False, limits)
             async with self.changing(context):
-                grown = Vma(start, vma.start, vma.prot, vma.flags, name=vma.name, may=vma.may)
-                self.map_area(context, grown, abi.MAP_NORESERVE)
+                vma = self._growing_to(page, limits)
+                if vma is not None:  # else another thread has let it grow while we waited for the lock
+                    self._grow(context, vma, page, limits)
         except LinuxError:
             return False
         return True
+
+    def _growing_to(self, page: int, limits: LimitSource) -> Vma | None:
+        """Gives the stack that may grow down to a page that is not mapped."""
+        vma = self.vmas.next_from(page)
+        if vma is None or vma.start <= page or not vma.flags & abi.MAP_GROWSDOWN or page < GUEST_ADDRESS_MIN:
+            return None
+        if vma.end - page > limits.soft(RLIMIT_STACK) or self.vmas.overlapping(max(0, page - GUARD_GAP), page):
+            return None
+        return vma
+
+    def _grow(self, context: Context, vma: Vma, page: int, limits: LimitSource) -> None:
+        limit = limits.soft(RLIMIT_STACK)
+        start = max(page - _GROWTH_STEP, vma.end - min(limit, 1 << 47) & -PAGE_SIZE, GUEST_ADDRESS_MIN)
+        if self.vmas.overlapping(max(0, start - GUARD_GAP), page):
+            start = page
+        self.check_growth(vma.start - start, False, limits)
+        grown = Vma(start, vma.start, vma.prot, vma.flags, name=vma.name, may=vma.may)
+        self.map_area(context, grown, abi.MAP_NORESERVE)
 
     def map_stack(self, context: Context, top: int, size: int, prot: int) -> None:
         """Maps a program's stack below ``top``."""

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import struct
 
@@ -14,7 +15,7 @@ from asyncsentry.memory.layout import choose_layout
 from asyncsentry.memory.manager import MemoryManager
 from asyncsentry.memory.mapping import Mapping, mmap
 from asyncsentry.memory.remap import Remap, mremap
-from asyncsentry.memory.vma import VM_LOCKED
+from asyncsentry.memory.vma import VM_LOCKED, Vma
 from asyncsentry.platforms.base import GUEST_ADDRESS_MAX, HostCall
 from asyncsentry.platforms.fake import FakeAddressSpace, FakeContext
 from asyncsentry.tasks.limits import Limits
@@ -267,6 +268,44 @@ async def test_a_stack_grows_to_its_limit_and_no_further(guest: Guest):
     assert not await guest.memory.handle_fault(guest.context, top - PAGE, guest.limits)
     assert not await guest.memory.handle_fault(guest.context, 0x5000, guest.limits)
     assert guest.memory.vmas.find(top - (256 << 10)) is guest.memory.vmas.find(top - 1)
+
+
+async def test_threads_that_fault_in_one_stack_at_once_let_it_grow_once(guest: Guest, monkeypatch):
+    carried_out: list[HostCall] = []
+    carry_out = FakeAddressSpace.carry_out
+    monkeypatch.setattr(FakeAddressSpace, "carry_out",
+                        lambda space, call: (carried_out.append(call), carry_out(space, call))[1])
+    top = 1 << 39
+    await guest.mmap(top - PAGE, PAGE, RW, ANON | abi.MAP_FIXED | abi.MAP_GROWSDOWN)
+    guest.memory.users = 3
+    faults = [guest.memory.handle_fault(guest.context, top - count * PAGE, guest.limits) for count in (2, 3, 2)]
+    async with guest.memory.changing(guest.context):
+        waiting = [asyncio.ensure_future(fault) for fault in faults]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*waiting) == [True, True, True]
+    assert len(carried_out) == 2  # mapping it, and letting it grow: again would wipe what is on it by now
+    assert not await guest.memory.handle_fault(guest.context, top - 2 * PAGE, guest.limits)
+
+
+async def test_a_protection_is_judged_by_what_is_mapped_when_its_turn_comes(guest: Guest):
+    start = await guest.mmap(length=PAGE)
+    guest.memory.users = 2
+    async with guest.memory.changing(guest.context):
+        protecting = asyncio.ensure_future(guest.memory.mprotect(guest.context, start, PAGE, RW))
+        await asyncio.sleep(0)
+        guest.memory.map_area(guest.context, Vma(start, start + PAGE, abi.PROT_READ, ANON, may=abi.PROT_READ))
+    with pytest.raises(errnos.EACCES):
+        await protecting
+
+
+async def test_a_heap_moved_by_two_threads_ends_where_the_last_one_says(guest: Guest):
+    guest.memory.start_brk = guest.memory.brk = 0x500000
+    guest.memory.users = 2
+    async with guest.memory.changing(guest.context):
+        moving = [asyncio.ensure_future(guest.brk(0x500000 + count * PAGE)) for count in (4, 8)]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*moving) == [0x504000, 0x508000]
+    assert guest.areas() == [(0x500000, 8 * PAGE, RW)]
 
 
 async def test_a_child_gets_the_same_areas_but_no_locks(guest: Guest):
