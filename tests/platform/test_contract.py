@@ -151,6 +151,9 @@ async def test_a_guest_killed_by_the_host_is_gone(platform: Platform) -> None:
     context.resume()
     os.kill(context.space.host_pid, signal.SIGKILL)
     assert await next_trap(context) is TrapKind.GONE
+    with pytest.raises(errnos.EFAULT):
+        context.space.read(DATA, 1)
+    assert context.space.memory_tid == 0, "the memory of whoever gets the number next could be read"
 
 
 @pytest.mark.parametrize("code", [b"\xcd\x80", b"\x0f\x34"], ids=["int80", "sysenter"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
-from machine_code import SPIN, SYSCALL, call, guest, next_trap
+from machine_code import CODE, SPIN, SYSCALL, call, guest, next_trap
 
+from asyncsentry import errnos
 from asyncsentry.platforms._native import lib
 from asyncsentry.platforms.base import Platform, TrapKind
 from asyncsentry.platforms.ptrace.tracee import stub_text
@@ -36,3 +38,23 @@ async def test_a_jump_to_the_stubs_syscall_instruction_gains_nothing(platform: P
     await context.destroy()
     bystander.resume()
     assert await next_trap(bystander) is TrapKind.SYSCALL
+
+
+async def test_a_child_whose_parent_denies_it_is_forgotten(platform: Platform) -> None:
+    parent: Any = await guest(platform, SPIN)
+    inner: Any = platform
+    flush = parent.flush
+
+    async def lie() -> list[int]:
+        await flush()
+        while not inner._birth.child.host_tid:
+            await asyncio.sleep(0)
+        return [-errnos.EAGAIN.errno]
+
+    parent.flush = lie
+    with pytest.raises(errnos.EAGAIN):
+        await platform.fork(parent)
+    assert all(context in context.space.contexts for context in inner._contexts.values())
+    parent.flush = flush
+    child = await platform.fork(parent)
+    assert child.space.read(CODE, 2) == SPIN

@@ -120,6 +120,7 @@ class PtracePlatform:
     def lost(self, space: PtraceSpace) -> None:
         """Notes that a guest process is dead."""
         space.is_dead = True
+        space.memory_tid = 0  # the host may give the number to a stranger
         for context in list(self._contexts.values()):
             if context.space is space:
                 self._loop.call_soon(context.gate.fire)

@@ -261,6 +261,7 @@ class SystrapPlatform:
         context = self._contexts.get(event.slot)
         if event.number == SYS_EXIT:
             allowed = event.tid in self._leaving
+            self._leaving.discard(event.tid)  # the host may give the number to another thread, which may not exit
             lib.hub_reply(self.hub, event.id, 0 if allowed else errnos.EPERM.errno, allowed)
         elif context is None and not self._is_newborn(event.tid):
             lib.hub_reply(self.hub, event.id, errnos.ENOSYS.errno, 0)
@@ -459,6 +460,7 @@ class SystrapPlatform:
 
     def _buried(self, space: SystrapSpace) -> None:
         space.is_dead = True
+        space.memory_tid = 0  # the host may give the number to a stranger
         self._deaths.unregister(space.pidfd)
         os.close(space.pidfd)
         del self._spaces[space.pidfd]
@@ -495,6 +497,9 @@ class SystrapPlatform:
         if child.space.pidfd >= 0:
             self.kill(child.space)
         else:
+            if child.host_tid:  # it has come, though its parent denies it
+                del self._contexts[child.slot]
+                lib.hub_unbind(self.hub, child.slot)
             self._chunks.release(child.space.chunks[0])
         if birth.is_allowed:
             kill_strays(self._zygote_pid, self._host_pids())
