@@ -311,10 +311,13 @@ void slot_reset(struct hub *hub, int number) {
 
 /* Has a parked thread wake up on another processor than ours, where it could not run while we spin for its next trap. The
  * host's scheduler leaves it here by itself, since it has often run here (cold): then spinning never catches anything. */
-static int send_away(struct hub *hub, int tid) {
+static int send_away(struct hub *hub, const struct slot_record *slot) {
     cpu_set_t elsewhere = hub->processors;
     CPU_CLR(sched_getcpu(), &elsewhere);
-    return CPU_COUNT(&elsewhere) && !sched_setaffinity(tid, sizeof elsewhere, &elsewhere);
+    if (!CPU_COUNT(&elsewhere) || slot->tid <= 0) return 0;
+    uint64_t id = slot->notification; /* while it is valid, the tid is that thread's and nobody else's */
+    if (ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id)) return 0;
+    return !sched_setaffinity(slot->tid, sizeof elsewhere, &elsewhere);
 }
 
 /* Lets a taken slot run on. spin_us > 0 keeps it hot: the stub will spin that long at its next trap. */
@@ -329,7 +332,7 @@ void hub_answer(struct hub *hub, int number, int action, uint32_t spin_us) {
         make_hot(hub, number);
         /* Waking a processor keeps us in the host's kernel while the thread runs already: it must outlast that. */
         uint32_t wake_us = slot->notification ? WAKING_US : 0;
-        if (slot->notification) sent_away = send_away(hub, slot->tid);
+        if (slot->notification) sent_away = send_away(hub, slot);
         control->spin_cycles = (spin_us + wake_us) * hub->cycles_per_us;
         __atomic_store_n(&control->spin_usable, 1, __ATOMIC_SEQ_CST);
     } else if (slot->hot == 0) {
@@ -423,8 +426,8 @@ int hub_reply(struct hub *hub, uint64_t id, int error, int go_on) {
     return ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_SEND, &response) ? -errno : 0;
 }
 
-int hub_lend(struct hub *hub, uint64_t id, int fd) {
-    struct seccomp_notif_addfd lend = {id, SECCOMP_ADDFD_FLAG_SETFD, (uint32_t)fd, LENT_FD, O_CLOEXEC};
+int hub_lend(struct hub *hub, uint64_t id, int fd, int number) {
+    struct seccomp_notif_addfd lend = {id, SECCOMP_ADDFD_FLAG_SETFD, (uint32_t)fd, (uint32_t)number, O_CLOEXEC};
     return ioctl(hub->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &lend) < 0 ? -errno : 0;
 }
 
