@@ -52,7 +52,7 @@ uint32_t hub_take_wakes(struct hub *hub);
 int hub_doorbell(struct hub *hub, struct hub_event *event);
 void hub_adopt(struct hub *hub, int slot, int tid, uint64_t id);
 int hub_reply(struct hub *hub, uint64_t id, int error, int go_on);
-int hub_lend(struct hub *hub, uint64_t id, int fd);
+int hub_lend(struct hub *hub, uint64_t id, int fd, int number);
 int slot_add_call(struct hub *hub, int slot, uint64_t call, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
                   uint64_t e, uint64_t f, int lends);
 int slot_calls_done(struct hub *hub, int slot);
@@ -80,7 +80,8 @@ extern const unsigned int stub_image_size;
 
 CONSTANTS = (
     "STUB_BASE STUB_TEXT_SIZE SLOTS_BASE SLOTS_END SLOT_SIZE SLOTS_PER_CHUNK CHUNK_SIZE NEWBORN_STACK_OFFSET MAX_CALLS "
-    "LENT_FD LISTENER_FD CHUNK_FD READY_FD INTERRUPT_SIGNAL DOORBELL_NR CALL_FORK CALL_CLONE CALL_COMPARE_EXCHANGE"
+    "LENT_FD LENT_SLOTS_FD LISTENER_FD CHUNK_FD READY_FD INTERRUPT_SIGNAL DOORBELL_NR CALL_FORK CALL_CLONE "
+    "CALL_COMPARE_EXCHANGE"
 ).split()
 
 

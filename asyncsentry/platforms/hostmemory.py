@@ -36,7 +36,7 @@ class HostMemory:
         self.host_pid = 0
         """The host's process id (thread group)."""
         self.memory_tid = 0
-        """A live host thread of it: the leader may exit first, and a zombie leader has no memory. 0 once there is none."""
+        """A live host thread of it: the leader may exit first, and a zombie leader has no memory. 0: none is left."""
 
     def _check(self, address: int, count: int) -> None:
         if address + count > GUEST_ADDRESS_MAX and not self._vdso_start <= address <= self._vdso_end - count:

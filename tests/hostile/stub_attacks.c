@@ -270,7 +270,7 @@ static void ask_through_the_stub(void) {
     if (via_stub(SYS_clone, CLONE_VM | CLONE_THREAD | CLONE_SIGHAND, 0, 0, 0, 0) != -EPERM) _exit(53);
     for (int fd = 0; fd < 16; fd++)
         if (via_stub(SYS_mmap, 0, 4096, 1, MAP_PRIVATE, fd) != -EPERM) _exit(54);
-    if (via_stub(SYS_mmap, SLOTS_BASE, CHUNK_SIZE, 3, MAP_SHARED | MAP_FIXED, LENT_FD) != -EPERM) _exit(55);
+    if (via_stub(SYS_mmap, SLOTS_BASE, CHUNK_SIZE, 3, MAP_SHARED | MAP_FIXED, LENT_SLOTS_FD) != -EPERM) _exit(55);
     via_stub(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0); /* refused: it becomes a call of ours, answered by the sentry */
     via_stub(SYS_prctl, PR_SET_SECCOMP, 0, 0, 0, 0);
     via_stub(SYS_kill, victim, SIGKILL, 0, 0, 0);

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
-from machine_code import CODE, SPIN, SYSCALL, call, guest, next_trap
+from machine_code import CODE, DATA, SPIN, SYSCALL, call, guest, next_trap
 
 from asyncsentry import errnos
 from asyncsentry.platforms._native import lib
-from asyncsentry.platforms.base import Platform, TrapKind
+from asyncsentry.platforms.base import HostCall, Platform, TrapKind
 from asyncsentry.platforms.ptrace.tracee import stub_text
+
+MAP_SHARED, MAP_FIXED = 0x01, 0x10
 
 pytestmark = pytest.mark.parametrize("platform", ["systrap"], indirect=True)
 
@@ -58,3 +61,19 @@ async def test_a_child_whose_parent_denies_it_is_forgotten(platform: Platform) -
     parent.flush = flush
     child = await platform.fork(parent)
     assert child.space.read(CODE, 2) == SPIN
+
+
+async def test_slots_and_files_lent_at_once_are_not_mixed_up(platform: Platform) -> None:
+    first = await guest(platform, SPIN)
+    space: Any = first.space
+    second = await platform.clone(first)
+    fd = os.memfd_create("file")
+    os.write(fd, b"file" * 1024)
+    mapping = HostCall(9, (DATA, 4096, 1, MAP_SHARED | MAP_FIXED, 0, 0), fd)
+    for _ in range(40):
+        space.free_slots.clear()
+        first.queue_host_call(mapping)
+        results, _ = await asyncio.wait_for(asyncio.gather(first.flush(), platform.clone(second)), 5)
+        assert results == [DATA]
+        assert space.read(DATA, 4) == b"file"
+    os.close(fd)

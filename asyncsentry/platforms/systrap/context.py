@@ -34,6 +34,12 @@ _REGISTERS = ffi.typeof("uint64_t[27]")
 _NO_ARGUMENTS = (0,) * 6
 
 
+def as_lent(arguments: tuple[int, ...]) -> tuple[int, ...]:
+    """Gives the arguments of a mapping with the number under which the guest finds what we lend it."""
+    number = lib.LENT_SLOTS_FD if arguments[0] >= lib.SLOTS_BASE else lib.LENT_FD
+    return (*arguments[:4], number, *arguments[5:])
+
+
 class SystrapContext:
     """A guest thread of execution."""
 
@@ -128,7 +134,7 @@ class SystrapContext:
         """Queues a call for the next resume or flush; at most :data:`CALLS_AT_ONCE` of them."""
         number, arguments, descriptor = call
         if descriptor is not None:
-            arguments = (*arguments[:4], lib.LENT_FD, *arguments[5:])
+            arguments = as_lent(arguments)
             self.lent.append((call, os.dup(descriptor)))
         self._add_call(number, arguments, descriptor is not None)
 

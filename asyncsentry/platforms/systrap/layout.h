@@ -30,6 +30,7 @@
 #define READY_FD 4
 #define LISTENER_FD 0           /* what seccomp(2) gives the zygote, whose standard streams are closed */
 #define LENT_FD 10             /* number under which the sentry lends a descriptor for one mmap */
+#define LENT_SLOTS_FD 11       /* the same for slots: threads of the process may be mapping files meanwhile */
 #define INTERRUPT_SIGNAL 32    /* host signal that makes running guest code trap */
 #define DOORBELL_NR 0x3ff0     /* no Linux syscall has this number */
 #define BELL_SLEEP 1           /* a bell's answer: go and sleep on the slot's state, futex(2) */
@@ -50,7 +51,7 @@ struct host_call {
     uint64_t number;
     uint64_t arguments[6];
     int64_t result;
-    uint32_t lends_descriptor; /* close LENT_FD afterwards */
+    uint32_t lends_descriptor; /* close it, the fifth argument, afterwards */
     uint32_t unused;
 };
 

@@ -23,7 +23,7 @@ from asyncsentry.platforms.base import HostCall
 from asyncsentry.platforms.hostmemory import copy_buffer
 from asyncsentry.platforms.systrap import filter as seccomp_filter
 from asyncsentry.platforms.systrap.birth import WAIT_ALL, Birth, is_in_session, kill_strays
-from asyncsentry.platforms.systrap.context import SystrapContext
+from asyncsentry.platforms.systrap.context import SystrapContext, as_lent
 from asyncsentry.platforms.systrap.slots import SLOT_SIZE, ChunkPool
 from asyncsentry.platforms.systrap.space import SystrapSpace
 from asyncsentry.platforms.systrap.spinning import SpinPolicy
@@ -279,9 +279,8 @@ class SystrapPlatform:
     def _lend(self, context: SystrapContext, notification: int, arguments: tuple[int, ...]) -> None:
         for _ in range(len(context.lent)):
             call, descriptor = context.lent.popleft()
-            expected = (*call.arguments[:4], lib.LENT_FD, *call.arguments[5:])
-            if expected == arguments:
-                error = lib.hub_lend(self.hub, notification, descriptor)
+            if as_lent(call.arguments) == arguments:
+                error = lib.hub_lend(self.hub, notification, descriptor, arguments[4])
                 os.close(descriptor)
                 lib.hub_reply(self.hub, notification, -error, not error)
                 return

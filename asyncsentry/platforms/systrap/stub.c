@@ -119,8 +119,8 @@ static void newborn_process(uint64_t stack) __attribute__((noreturn));
 static void newborn_process(uint64_t stack) {
     (void)stack;
     if (syscall3(__NR_prctl, PR_SET_PDEATHSIG, 9, 0)) die();
-    if (map_slots(SLOTS_BASE, LENT_FD)) die();
-    syscall3(__NR_close, LENT_FD, 0, 0);
+    if (map_slots(SLOTS_BASE, LENT_SLOTS_FD)) die();
+    syscall3(__NR_close, LENT_SLOTS_FD, 0, 0);
     enter(control_of(SLOTS_BASE));
 }
 
@@ -137,7 +137,7 @@ static long run_call(struct host_call *call) {
         return expected;
     }
     case __NR_mmap:
-        if (a[0] >= SLOTS_BASE) return map_slots(a[0], LENT_FD); /* one more chunk of slots */
+        if (a[0] >= SLOTS_BASE) return map_slots(a[0], LENT_SLOTS_FD); /* one more chunk of slots */
         break;
     }
     return syscall6((long)call->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4], (long)a[5]);
@@ -148,7 +148,7 @@ static int run_calls(struct control *control) {
     for (uint32_t i = 0; i < count && i < MAX_CALLS; i++) {
         struct host_call *call = &control->calls[i];
         call->result = run_call(call);
-        if (call->lends_descriptor) syscall3(__NR_close, LENT_FD, 0, 0);
+        if (call->lends_descriptor) syscall3(__NR_close, (long)call->arguments[4], 0, 0);
         control->calls_done = i + 1;
         /* -4095…-1 are errors; compare_exchange gives an unsigned 32-bit word and never fails. */
         if (call->result < 0 && call->result >= -4095) return 0;
