@@ -100,6 +100,8 @@ class Kernel:
         """Holds them to that, if there is a limit."""
         self.file_memory: MemoryWatch | None = None
         """Holds what is ours of guest memory, the files in it, to a limit, set or not."""
+        self.birth_lock = asyncio.Lock()
+        """Held while a thread or process is made: platforms make one at a time."""
         self.queued_signals = QueuedCounts()
         """How many signals each user has waiting."""
         self.signal_group: Callable[[ProcessGroup, int], None] = signal_group

@@ -194,6 +194,11 @@ class PipeFile(File):
         pipe.readers += self.reads
         pipe.writers += self.writes
 
+    @property
+    def held_bytes(self) -> int:
+        """What is in the pipe, counted at its ends for reading."""
+        return self.pipe.size if self.reads else 0
+
     def describe(self) -> str:
         """Gives ``pipe:[ino]``."""
         return f"pipe:[{self.inode.ino if self.inode else 0}]"

@@ -176,6 +176,11 @@ class UnixSocket(sockets.Socket):
         self.queue.notify(sockets.EVERYTHING)
         self.room_queue.notify(sockets.EVERYTHING)
 
+    @property
+    def held_bytes(self) -> int:
+        """What waits to be received."""
+        return sum(len(message.data) for message in self.received)
+
     async def release(self) -> None:
         """Closes: frees the name, tells the peer, drops what was not read."""
         self.is_dead = True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from asyncsentry.abi import sched_h as abi
 from asyncsentry.abi.signal_h import NSIG
-from asyncsentry.errnos import EINVAL, EPERM, LinuxError
+from asyncsentry.errnos import EAGAIN, EINVAL, EPERM, LinuxError
 from asyncsentry.platforms.base import GUEST_ADDRESS_MAX
 from asyncsentry.tasks.exit import leave_memory
 from asyncsentry.tasks.limits import check_process_count
@@ -96,6 +96,13 @@ async def clone(parent: Thread, args: CloneArgs) -> int:
 
 
 async def _copy_memory(parent: Thread, flags: int) -> tuple[Context, MemoryManager]:
+    async with parent.kernel.birth_lock:
+        if parent.is_dying:  # while others bore: a fork bomb must not go on after its end
+            raise EAGAIN("killed before it could fork")
+        return await _copy_memory_now(parent, flags)
+
+
+async def _copy_memory_now(parent: Thread, flags: int) -> tuple[Context, MemoryManager]:
     platform = parent.kernel.platform
     if flags & abi.CLONE_VM:
         context = await platform.clone(parent.context)

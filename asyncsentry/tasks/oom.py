@@ -2,7 +2,7 @@
 
 A guest touches memory without asking this kernel, so it is measured, 20 times a second while there is a limit:
 private pages of the guests' host processes, files in memory (tmpfs, memfds, what an overlay copied up), System V
-segments, and shared anonymous mappings, which count whole. Above the limit the largest process gets SIGKILL and the
+segments, shared anonymous mappings, which count whole, and what waits in pipes and Unix sockets. Above the limit the largest process gets SIGKILL and the
 kernel log a line, as Linux's OOM killer does; oom_score_adj counts. Between two measurements guests can
 overshoot by what they can touch in that time. Pages of host files are the host's cache and count for nobody.
 Host processes that share pages since a fork count them twice in the cheap figures (``statm``), so before anything
@@ -27,6 +27,7 @@ from asyncsentry.tasks.exit import begin_group_exit
 
 if TYPE_CHECKING:
     from asyncsentry.fs.content import PageBudget
+    from asyncsentry.fs.fdtable import FdTable
     from asyncsentry.fs.inode import FileSystem
     from asyncsentry.kernel import Kernel
     from asyncsentry.memory.manager import MemoryManager
@@ -91,7 +92,11 @@ class MemoryWatch(MemoryAccount):
             for vma in memory.vmas:
                 if isinstance(vma.file, SharedAnonymous):
                     anonymous[vma.file] = max(anonymous.get(vma.file, 0), vma.offset + vma.size)
-        return segments + sum(anonymous.values())
+        files = {file for table in self._tables() for file in table.files.values()}
+        return segments + sum(anonymous.values()) + sum(file.held_bytes for file in files)
+
+    def _tables(self) -> set[FdTable]:
+        return {thread.fds for thread in self._kernel.threads.values()}
 
     def _tick(self) -> None:
         began = time.monotonic()
@@ -123,6 +128,7 @@ class MemoryWatch(MemoryAccount):
         if not process.threads or _adjustment(process) == _ADJUSTMENT_NEVER:
             return 0
         size = resident_bytes(process.leader.memory.space.host_pid)
+        size += sum(file.held_bytes for file in process.leader.fds.files.values())
         return max(1, size + _adjustment(process) * self.limit // 1000)
 
 

@@ -34,6 +34,14 @@ _REGISTERS = ffi.typeof("uint64_t[27]")
 _NO_ARGUMENTS = (0,) * 6
 
 
+def lend(descriptor: int) -> int:
+    """Duplicates a descriptor for a guest to map; ENFILE when the sentry may open no more."""
+    try:
+        return os.dup(descriptor)
+    except OSError as error:
+        raise errnos.ENFILE(f"no descriptor to lend: {error.strerror}") from error
+
+
 def as_lent(arguments: tuple[int, ...]) -> tuple[int, ...]:
     """Gives the arguments of a mapping with the number under which the guest finds what we lend it."""
     number = lib.LENT_SLOTS_FD if arguments[0] >= lib.SLOTS_BASE else lib.LENT_FD
@@ -135,7 +143,7 @@ class SystrapContext:
         number, arguments, descriptor = call
         if descriptor is not None:
             arguments = as_lent(arguments)
-            self.lent.append((call, os.dup(descriptor)))
+            self.lent.append((call, lend(descriptor)))
         self._add_call(number, arguments, descriptor is not None)
 
     def _add_call(self, number: int, arguments: Sequence[int], lends: bool = False) -> None:

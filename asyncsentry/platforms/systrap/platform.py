@@ -23,7 +23,7 @@ from asyncsentry.platforms.base import HostCall
 from asyncsentry.platforms.hostmemory import copy_buffer
 from asyncsentry.platforms.systrap import filter as seccomp_filter
 from asyncsentry.platforms.systrap.birth import WAIT_ALL, Birth, is_in_session, kill_strays
-from asyncsentry.platforms.systrap.context import SystrapContext, as_lent
+from asyncsentry.platforms.systrap.context import SystrapContext, as_lent, lend
 from asyncsentry.platforms.systrap.slots import SLOT_SIZE, ChunkPool
 from asyncsentry.platforms.systrap.space import SystrapSpace
 from asyncsentry.platforms.systrap.spinning import SpinPolicy
@@ -43,6 +43,7 @@ STUB_SPIN_US = 20
 WAKE_SPIN_US = 100
 """A guest woken on another CPU needs some 40 µs to get there (an idle vCPU has to be kicked)."""
 SPARE_PROCESSES = 2
+RESERVED_DESCRIPTORS = 5
 BIRTH_LIMIT_S = 20
 """A parent that has not borne by then, or a child that has not arrived, holds up all others on purpose."""
 
@@ -74,6 +75,8 @@ class SystrapPlatform:
         """By pidfd."""
         self._birth_lock = asyncio.Lock()
         self._birth: Birth | None = None
+        self._reserve: list[int] = []
+        """Descriptors that a birth holds for what must not fail later."""
         self._leaving: set[int] = set()
         """Tids of threads that were told to exit."""
         self._watchdog = Watchdog(self)
@@ -321,11 +324,24 @@ class SystrapPlatform:
 
     async def _fork_from(self, parent: SystrapContext) -> SystrapContext:
         async with self._birth_lock:
-            chunk = self._chunks.acquire(0)
-            space = SystrapSpace(self._buffer, chunk, self._vdso)
-            child = SystrapContext(self, space, chunk.first)
-            child.lent.append((HostCall(SYS_MMAP, (lib.SLOTS_BASE, lib.CHUNK_SIZE, 3, 0x11, 0, 0)), os.dup(chunk.fd)))
-            return await self._bear(parent, child, lib.CALL_FORK, CLONE_PARENT, 0)
+            try:
+                self._reserve.extend(lend(self._listener) for _ in range(RESERVED_DESCRIPTORS))
+                chunk = self._chunks.acquire(0)
+                space = SystrapSpace(self._buffer, chunk, self._vdso)
+                child = SystrapContext(self, space, chunk.first)
+                mapping = HostCall(SYS_MMAP, (lib.SLOTS_BASE, lib.CHUNK_SIZE, 3, 0x11, 0, 0))
+                os.close(self._reserve.pop())  # so that this cannot fail
+                child.lent.append((mapping, lend(chunk.fd)))
+                return await self._bear(parent, child, lib.CALL_FORK, CLONE_PARENT, 0)
+            except errnos.ENFILE as error:
+                raise errnos.EAGAIN(str(error)) from error
+            finally:
+                self._free_reserve()
+
+    def _free_reserve(self) -> None:
+        """Gives back the descriptors kept free, so that a process once born can be watched or found and killed."""
+        while self._reserve:
+            os.close(self._reserve.pop())
 
     async def clone(self, context: Context) -> SystrapContext:
         """Makes a second thread in a trapped context's process."""
@@ -396,6 +412,7 @@ class SystrapPlatform:
             raise errnos.EAGAIN(f"the host made no guest thread: {os.strerror(-host_id)}")
         if call != lib.CALL_FORK:
             return
+        self._free_reserve()
         if host_id in self._host_pids() or not is_in_session(host_id, self._zygote_pid):
             self.kill(birth.parent.space)
             raise errnos.ESRCH("a guest named a child that is not its own")
@@ -493,6 +510,9 @@ class SystrapPlatform:
             if not child.host_tid:
                 child.space.free_slots.append(child.slot)
             return
+        self._free_reserve()
+        if birth.is_allowed:
+            kill_strays(self._zygote_pid, self._host_pids())
         if child.space.pidfd >= 0:
             self.kill(child.space)
         else:
@@ -500,8 +520,6 @@ class SystrapPlatform:
                 del self._contexts[child.slot]
                 lib.hub_unbind(self.hub, child.slot)
             self._chunks.release(child.space.chunks[0])
-        if birth.is_allowed:
-            kill_strays(self._zygote_pid, self._host_pids())
 
     def expect_trap(self, context: SystrapContext) -> None:
         """Makes sure that a thread which was interrupted traps, or dies."""

@@ -48,7 +48,10 @@ class ChunkPool:
         if self._spare_fds:
             fd = self._spare_fds.pop()
         else:
-            fd = os.memfd_create("asyncsentry-slots", os.MFD_CLOEXEC)
+            try:
+                fd = os.memfd_create("asyncsentry-slots", os.MFD_CLOEXEC)
+            except OSError as refusal:
+                raise errnos.EAGAIN(f"no descriptor for more guest threads: {refusal.strerror}") from refusal
             os.ftruncate(fd, CHUNK_SIZE)
         chunk = Chunk(fd, self._free_numbers.pop() * SLOTS_PER_CHUNK, SLOTS_BASE + index * CHUNK_SIZE)
         error = lib.hub_attach_chunk(self._hub, fd, chunk.first, chunk.guest_base)
