@@ -108,7 +108,10 @@ class Process:
     async def communicate(self, input: bytes | None = None) -> tuple[bytes | None, bytes | None]:
         """Feeds ``input``, reads both outputs to their end, and waits."""
         outputs = asyncio.gather(self._feed(input), _read_all(self.stdout), _read_all(self.stderr))
-        _, out, err = await self._sandbox.unless_failed(outputs)
+        try:
+            _, out, err = await self._sandbox.unless_failed(outputs)
+        finally:
+            outputs.cancel()  # a no-op once they have ended
         await self.wait()
         return out, err
 

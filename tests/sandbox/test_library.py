@@ -58,6 +58,13 @@ async def test_signals_and_their_return_codes(sandbox: Sandbox) -> None:
         process.kill()
 
 
+async def test_a_timeout_leaves_no_reader_though_somebody_holds_the_output(sandbox: Sandbox) -> None:
+    with pytest.raises(TimeoutError):
+        await sandbox.run(["sh", "-c", "sleep 100 & exec sleep 100"], timeout=0.2)
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if "_read_all" in repr(task.get_coro())]
+
+
 async def test_a_timeout_ends_the_program(sandbox: Sandbox) -> None:
     with pytest.raises(TimeoutError):
         await sandbox.run(["sleep", "100"], timeout=0.2)
