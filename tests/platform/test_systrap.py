@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -77,3 +78,11 @@ async def test_slots_and_files_lent_at_once_are_not_mixed_up(platform: Platform)
         assert results == [DATA]
         assert space.read(DATA, 4) == b"file"
     os.close(fd)
+
+
+async def test_a_sandbox_that_has_lost_its_zygote_says_so(platform: Platform) -> None:
+    failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+    platform.on_failure = failed.set_result
+    inner: Any = platform
+    os.kill(inner._zygote_pid, signal.SIGKILL)
+    assert "zygote" in str(await asyncio.wait_for(failed, 5))

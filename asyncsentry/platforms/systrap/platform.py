@@ -473,6 +473,8 @@ class SystrapPlatform:
             space = self._spaces[pidfd]
             os.waitpid(space.host_pid, os.WNOHANG | WAIT_ALL)
             self._buried(space)
+            if space.host_pid == self._zygote_pid:
+                raise errnos.SentryBug("the zygote has died: no guest process can be made any more")
 
     def _buried(self, space: SystrapSpace) -> None:
         space.is_dead = True
