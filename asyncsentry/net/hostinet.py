@@ -8,9 +8,11 @@ sentry. Only listed options, flags and control messages pass (``hostoptions.py``
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import select
 import socket as host
+import threading
 from typing import TYPE_CHECKING
 
 from asyncsentry import errnos
@@ -119,13 +121,20 @@ class HostSocket(Socket):
         return events[0][1] if events else 0
 
     async def release(self) -> None:
-        """Closes the host socket; one that lingers does so in a thread, as close(2) then blocks."""
+        """Closes the host socket; close(2) of one that lingers waits, the end of a program does not, as in Linux."""
         self.family.poller.leave(self.inner.fileno())
         self.queue.notify(EVERYTHING)
+        if self._lingers and self._is_closed_by_program():
+            await _close_in_thread(self.inner)
+            return
         if self._lingers:
-            await asyncio.get_running_loop().run_in_executor(None, self.inner.close)
-        else:
-            self.inner.close()
+            self.inner.setsockopt(host.SOL_SOCKET, host.SO_LINGER, socket_h.LINGER.pack(0, 0))
+        self.inner.close()
+
+    def _is_closed_by_program(self) -> bool:
+        """Whether this runs in a guest thread that lives on: files are not told who closes them."""
+        task = asyncio.current_task()
+        return any(thread.task is task and not thread.is_dying for thread in self.kernel.threads.values())
 
     # Names and connections ------------------------------------------------------------------------
 
@@ -303,6 +312,29 @@ class HostSocket(Socket):
             raise errnos.from_host(error) from None
         thread.memory.write(argument, answer)
         return 0
+
+
+async def _close_in_thread(inner: host.socket) -> None:
+    """Closes a socket that lingers.
+
+    Not in the loop's own threads: guests say how long it takes, and the end of the loop waits for those.
+    """
+    loop = asyncio.get_running_loop()
+    closed: asyncio.Future[None] = loop.create_future()
+    threading.Thread(target=_close, args=(inner, loop, closed), daemon=True).start()
+    await closed
+
+
+def _close(inner: host.socket, loop: asyncio.AbstractEventLoop, closed: asyncio.Future[None]) -> None:
+    with contextlib.suppress(OSError):
+        inner.close()
+    with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        loop.call_soon_threadsafe(_set_closed, closed)
+
+
+def _set_closed(closed: asyncio.Future[None]) -> None:
+    if not closed.done():
+        closed.set_result(None)
 
 
 def _sendable(messages: list[ControlMessage]) -> bytes:

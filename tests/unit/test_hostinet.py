@@ -257,6 +257,31 @@ async def test_options(g):
             g.set(fd, name, 1)
 
 
+async def lingering_socket(g: SocketGuest, listener: host.socket) -> int:
+    """Connects, sends what fits to who never reads, and lingers for an hour."""
+    fd = await g.socket(STREAM | NONBLOCK, s.AF_INET)
+    with contextlib.suppress(errnos.EINPROGRESS):
+        await g.connect(fd, inet(listener.getsockname()[1]))
+    with contextlib.suppress(errnos.EAGAIN):
+        while True:
+            await g.send(fd, bytes(4000))
+    g.set(fd, s.SO_LINGER, s.LINGER.pack(1, 3600))
+    return fd
+
+
+async def test_only_a_program_that_lives_on_lingers(g):
+    with host.create_server((LOOPBACK, 0)) as listener:
+        fd = await lingering_socket(g, listener)
+        await within(g.close(fd))
+        fd = await lingering_socket(g, listener)
+        closing = asyncio.ensure_future(g.close(fd))
+        g.thread.task = closing
+        g.thread.kernel.threads[g.thread.tid] = g.thread
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        closing.cancel()
+
+
 async def test_a_low_water_mark_makes_a_receive_wait(g):
     client, server = await connection(g)
     g.set(server, s.SO_RCVLOWAT, 5)
