@@ -64,7 +64,6 @@ class Row:
     handler: Callable[..., Any]
     invoke: Callable[[Any], Any]
     """``invoke(thread)`` decodes the trapped registers and calls the handler."""
-    calls: int = 0
 
 
 ROWS: dict[int, Row] = {}

@@ -14,6 +14,7 @@ from asyncsentry.abi.resource_h import RLIMIT_STACK
 from asyncsentry.abi.signal_h import SIGCHLD
 from asyncsentry.tasks import futex_pi
 from asyncsentry.tasks.exit import exit_other_threads, leave_memory, release_futexes
+from asyncsentry.tasks.ids import SECBIT_KEEP_CAPS, SECBIT_NOROOT
 from asyncsentry.tasks.loader import Loaded, Start, load_program
 from asyncsentry.tasks.signals.state import AltStack
 from asyncsentry.tasks.usage import close_account, open_account
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from asyncsentry.tasks.credentials import Credentials
     from asyncsentry.tasks.thread import Thread
 
-_SECBIT_NOROOT = 1 << 0
-_SECBIT_KEEP_CAPS = 1 << 4
 _NAME_MAX = 15
 
 
@@ -53,12 +52,12 @@ async def execve(thread: Thread, file: File, path: str, argv: list[bytes], envp:
 def credentials_after_exec(old: Credentials) -> Credentials:
     """Works out capabilities and saved IDs, capabilities(7) "Transformation of capabilities during execve()"."""
     permitted = effective = old.ambient
-    if not old.securebits & _SECBIT_NOROOT and 0 in (old.ruid, old.euid):
+    if not old.securebits & SECBIT_NOROOT and 0 in (old.ruid, old.euid):
         permitted = old.inheritable | old.bounding
         effective = permitted if old.euid == 0 else old.ambient
     return old.change(
         suid=old.euid, fsuid=old.euid, sgid=old.egid, fsgid=old.egid, permitted=permitted, effective=effective,
-        securebits=old.securebits & ~_SECBIT_KEEP_CAPS,
+        securebits=old.securebits & ~SECBIT_KEEP_CAPS,
     )  # fmt: skip
 
 
