@@ -9,6 +9,8 @@ description, not its descriptor, epoll(7) Q6.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from asyncsentry import errnos
 from asyncsentry.abi.epoll_h import (
     EP_MAX_NESTS,
@@ -83,6 +85,10 @@ class EpollItem:
         self.epoll.forget(self)
 
 
+_WAYS_MAX = (1000, 500, 100, 50, 10)
+"""By how many epoll instances in a row; the first number means nothing, path_limits in Linux's fs/eventpoll.c."""
+
+
 class EpollFile(AnonFile):
     """An epoll instance."""
 
@@ -119,6 +125,11 @@ class EpollFile(AnonFile):
         item = EpollItem(self, fd, file, file.seen_by(thread), events, data)
         self.items[fd, file] = item
         item.attach()
+        try:
+            self.check_paths(file)
+        except errnos.EINVAL:
+            self.forget(item)
+            raise
         if item.ready_events():
             self.mark_ready(item)
 
@@ -150,24 +161,24 @@ class EpollFile(AnonFile):
 
     def _check_nesting(self, inner: EpollFile) -> None:
         """ELOOP if ``inner`` leads back here, or if sets would be nested too deep."""
-        if inner is self or inner.depth_below(self, 0) + 1 + self.depth_above(0) > EP_MAX_NESTS:
+        below, above = _levels(inner, _inside), _levels(self, _outside)
+        if any(self in level for level in below) or len(below) + len(above) - 1 > EP_MAX_NESTS:
             raise errnos.ELOOP("epoll instances nested in a circle or too deep")
 
-    def depth_below(self, forbidden: EpollFile, level: int) -> int:
-        """Gives how deep the instances in this one go; more than any limit if ``forbidden`` is among them."""
-        if level > EP_MAX_NESTS:
-            return level
-        inner = [item.file for item in self.items.values() if isinstance(item.file, EpollFile)]
-        if forbidden in inner:
-            return EP_MAX_NESTS + 1
-        return max((1 + file.depth_below(forbidden, level + 1) for file in inner), default=0)
-
-    def depth_above(self, level: int) -> int:
-        """Gives how many levels of instances hold this one."""
-        if level > EP_MAX_NESTS:
-            return level
-        outer = [item.epoll for item in self.registrations or () if isinstance(item, EpollItem)]
-        return max((1 + epoll.depth_above(level + 1) for epoll in outer), default=0)
+    def check_paths(self, file: File) -> None:
+        """EINVAL if an event would have to be told in too many ways: they multiply with every level, Linux's limits."""
+        if isinstance(file, EpollFile):
+            leaves = {leaf for level in _levels(file, _inside) for epoll in level for leaf in _files(epoll)}
+        elif self.registrations:
+            leaves = {file}
+        else:
+            return  # the usual case: one way more that ends here, and there may be any number of those
+        for leaf in leaves:
+            ways: dict[File, int] = {leaf: 1}
+            for depth in range(EP_MAX_NESTS + 1):
+                ways, ended = _next_ways(ways)
+                if depth and ended > _WAYS_MAX[depth]:
+                    raise errnos.EINVAL("too many ways from a file to an epoll instance")
 
     # Readiness -----------------------------------------------------------------------------------
 
@@ -211,6 +222,42 @@ class EpollFile(AnonFile):
         """Lets all files go."""
         for item in tuple(self.items.values()):
             self.forget(item)
+
+
+def _inside(file: File) -> list[File]:
+    return [inner for inner in _members(file) if isinstance(inner, EpollFile)]
+
+
+def _outside(file: File) -> list[File]:
+    return [item.epoll for item in file.registrations or () if isinstance(item, EpollItem)]
+
+
+def _members(file: File) -> list[File]:
+    return [item.file for item in file.items.values()] if isinstance(file, EpollFile) else []
+
+
+def _files(file: File) -> list[File]:
+    return [member for member in _members(file) if not isinstance(member, EpollFile)]
+
+
+def _levels(start: File, step: Callable[[File], list[File]]) -> list[set[File]]:
+    """Gives what is ``start``, one step away, two steps away and so on, as far as anybody may nest and one more."""
+    levels = [{start}]
+    while len(levels) <= EP_MAX_NESTS + 1:
+        following = {found for file in levels[-1] for found in step(file)}
+        if not following:
+            break
+        levels.append(following)
+    return levels
+
+
+def _next_ways(ways: dict[File, int]) -> tuple[dict[File, int], int]:
+    """Goes one level up: in how many ways each instance is reached, and how many of them end there."""
+    following: dict[File, int] = {}
+    for file, count in ways.items():
+        for epoll in _outside(file):
+            following[epoll] = following.get(epoll, 0) + count
+    return following, sum(count for epoll, count in following.items() if not epoll.registrations)
 
 
 def check_pollable(file: File) -> None:

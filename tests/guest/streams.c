@@ -434,6 +434,33 @@ static void watches(void)
     SHOW(inotify_rm_watch(0, wd));
 }
 
+// Every way from a file to an epoll instance is a wake-up: nested sets may not multiply them without end.
+static void nests(void)
+{
+    enum { WIDTH = 14, DEPTH = 5 };
+    int sets[DEPTH][WIDTH], chain[8], leaf = eventfd(0, 0);
+    struct epoll_event event = {.events = EPOLLIN};
+    for (int level = 0; level < DEPTH; level++) {
+        int added = 0, refused = 0;
+        for (int i = 0; i < WIDTH; i++) {
+            sets[level][i] = epoll_create1(0);
+            for (int j = 0; j < (level ? WIDTH : 1); j++)
+                if (epoll_ctl(sets[level][i], EPOLL_CTL_ADD, level ? sets[level - 1][j] : leaf, &event) == 0)
+                    added++;
+                else
+                    refused = errno;
+        }
+        TELL("level %d: %d added, %s", level, added, refused ? strerrorname_np(refused) : "none refused");
+    }
+    for (int i = 0; i < 8; i++) {
+        chain[i] = epoll_create1(0);
+        if (i)
+            SHOW(epoll_ctl(chain[i], EPOLL_CTL_ADD, chain[i - 1], &event));
+    }
+    SHOW(epoll_ctl(chain[0], EPOLL_CTL_ADD, chain[2], &event));
+    SHOW(epoll_ctl(chain[0], EPOLL_CTL_ADD, chain[0], &event));
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -442,6 +469,7 @@ int main(int argc, char **argv)
     } cases[] = {
         {"pipes", pipes}, {"fifos", fifos}, {"events", events}, {"epolls", epolls},
         {"waiting", waiting}, {"files", files}, {"splices", splices}, {"watches", watches},
+        {"nests", nests},
     };
     char directory[] = "/tmp/streamsXXXXXX";
     if (argc != 2 || !mkdtemp(directory) || chdir(directory))
