@@ -126,7 +126,7 @@ class EpollFile(AnonFile):
         self.items[fd, file] = item
         item.attach()
         try:
-            self.check_paths(file)
+            self._check_paths(file)
         except errnos.EINVAL:
             self.forget(item)
             raise
@@ -165,7 +165,7 @@ class EpollFile(AnonFile):
         if any(self in level for level in below) or len(below) + len(above) - 1 > EP_MAX_NESTS:
             raise errnos.ELOOP("epoll instances nested in a circle or too deep")
 
-    def check_paths(self, file: File) -> None:
+    def _check_paths(self, file: File) -> None:
         """EINVAL if an event would have to be told in too many ways: they multiply with every level, Linux's limits."""
         if isinstance(file, EpollFile):
             leaves = {leaf for level in _levels(file, _inside) for epoll in level for leaf in _files(epoll)}

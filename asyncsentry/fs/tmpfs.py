@@ -6,13 +6,8 @@ directory, content is :class:`~asyncsentry.fs.content.Content`. It trusts its ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from asyncsentry import errnos
-from asyncsentry.abi.fcntl_h import (
-    F_SEAL_EXEC,
-    F_SEAL_SEAL,
-)
+from asyncsentry.abi.fcntl_h import F_SEAL_EXEC, F_SEAL_SEAL
 from asyncsentry.abi.stat_h import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from asyncsentry.clock import CLOCK_REALTIME, Clock
 from asyncsentry.fs.content import Content, PageBudget
@@ -24,9 +19,6 @@ from asyncsentry.fs.inode import AttributeChange, DirectoryEntry, FileSystem, In
 from asyncsentry.fs.memfile import TmpFile
 from asyncsentry.fs.mount import Mount
 from asyncsentry.fs.xattr import XattrStore
-
-if TYPE_CHECKING:
-    pass
 
 TMPFS_MAGIC = 0x01021994
 _ENTRY_SIZE = 20  # what Linux adds to a directory's size per name

@@ -41,9 +41,11 @@ SETTABLE = frozenset(
     + [(IPPROTO_UDP, name) for name in _UDP] + [(in_h.IPPROTO_UDPLITE, name) for name in _UDPLITE]
 )  # fmt: skip
 """(level, name) of what setsockopt(2) and getsockopt(2) pass on."""
-GETTABLE = {(SOL_SOCKET, socket_h.SO_ERROR), (SOL_SOCKET, socket_h.SO_ACCEPTCONN),
-                       (SOL_SOCKET, socket_h.SO_PROTOCOL), (SOL_SOCKET, socket_h.SO_COOKIE),
-                       (SOL_SOCKET, socket_h.SO_SNDLOWAT), (IPPROTO_IP, in_h.IP_MTU), (IPPROTO_TCP, tcp_h.TCP_INFO)}
+GETTABLE = frozenset((
+    (SOL_SOCKET, socket_h.SO_ERROR), (SOL_SOCKET, socket_h.SO_ACCEPTCONN), (SOL_SOCKET, socket_h.SO_PROTOCOL),
+    (SOL_SOCKET, socket_h.SO_COOKIE), (SOL_SOCKET, socket_h.SO_SNDLOWAT), (IPPROTO_IP, in_h.IP_MTU),
+    (IPPROTO_TCP, tcp_h.TCP_INFO),
+))  # fmt: skip
 """What getsockopt(2) passes on besides."""
 SENDABLE_CONTROL = frozenset((
     (IPPROTO_IP, in_h.IP_TOS), (IPPROTO_IP, in_h.IP_TTL), (IPPROTO_IP, in_h.IP_PKTINFO),
