@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from asyncsentry.fs.dentry import Location
     from asyncsentry.fs.inode import FileSystem
     from asyncsentry.platforms.base import Platform
+    from asyncsentry.tasks.thread import Thread
 
 
 class Volume(NamedTuple):
@@ -99,7 +100,7 @@ class Machine:
         self.gofer = gofer
 
     async def shut_down(self) -> None:
-        """Ends every guest process and the gofer, and gives back all host resources."""
+        """Ends every guest process and the gofer, and gives back all host resources, whatever of it fails."""
         kernel = self.kernel
         if kernel.memory is not None:
             kernel.memory.stop()
@@ -107,17 +108,23 @@ class Machine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await kernel.platform.close()
-        for thread in list(kernel.threads.values()):
-            await thread.fds.close_all()
-            if thread.memory.users:
-                thread.memory.users = 0
-                await thread.memory.release()
-        await kernel.unix.close()
-        kernel.shared_memory.close()
-        for filesystem in {mount.filesystem for mount in kernel.mounts.root_mount.subtree()} | set(kernel.filesystems):
-            await filesystem.release()
-        await self.gofer.close()
+        async with AsyncExitStack() as last_to_first:
+            last_to_first.push_async_callback(self.gofer.close)
+            mounted = {mount.filesystem for mount in kernel.mounts.root_mount.subtree()}
+            for filesystem in mounted | set(kernel.filesystems):
+                last_to_first.push_async_callback(filesystem.release)
+            last_to_first.callback(kernel.shared_memory.close)
+            last_to_first.push_async_callback(kernel.unix.close)
+            for thread in kernel.threads.values():
+                last_to_first.push_async_callback(_let_go, thread)
+            last_to_first.push_async_callback(kernel.platform.close)
+
+
+async def _let_go(thread: Thread) -> None:
+    await thread.fds.close_all()
+    if thread.memory.users:
+        thread.memory.users = 0
+        await thread.memory.release()
 
 
 async def boot(configuration: Configuration) -> Machine:

@@ -80,6 +80,10 @@ class OpenGate(Gate):
         yield
 
 
+STEPS_PER_TURN = 64
+"""After so many steps of guest threads in a row the event loop gets a turn."""
+
+
 class RunQueue:
     """Gates whose tasks may run on, in order. One per sandbox."""
 
@@ -101,11 +105,13 @@ class RunQueue:
         self._scheduled = False
         self.run()
 
-    def run(self) -> None:
-        """Fires what was ready when called; what becomes ready meanwhile waits for the next turn."""
+    def run(self, limit: int = STEPS_PER_TURN) -> int:
+        """Fires at most ``limit`` of what was ready when called and gives how many; others wait for the next turn."""
         ready = self.ready
-        for _ in range(len(ready)):
+        count = min(len(ready), limit)
+        for _ in range(count):
             ready.popleft().fire()
         if ready and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_scheduled)
+        return count

@@ -187,9 +187,11 @@ class SystrapPlatform:
             return
         hub, queue, contexts, wake_cycles = self.hub, self.run_queue, self._contexts, self._wake_cycles
         hits = misses = 0
-        for _ in range(TRAPS_PER_TURN):
+        steps = TRAPS_PER_TURN
+        while steps > 0:
+            steps -= 1
             if queue is not None and queue.ready:
-                queue.run()
+                steps -= queue.run(steps)
                 cycles = 0
             else:
                 cycles = self._spin_cycles
