@@ -2,9 +2,10 @@
 
 A guest touches memory without asking this kernel, so it is measured, 20 times a second while there is a limit:
 private pages of the guests' host processes, files in memory (tmpfs, memfds, what an overlay copied up), System V
-segments, shared anonymous mappings, which count whole, and what waits in pipes and Unix sockets. Above the limit the largest process gets SIGKILL and the
-kernel log a line, as Linux's OOM killer does; oom_score_adj counts. Between two measurements guests can
-overshoot by what they can touch in that time. Pages of host files are the host's cache and count for nobody.
+segments, shared anonymous mappings, which count whole, and what waits in pipes and Unix sockets. Above the limit
+the largest process gets SIGKILL and the kernel log a line, as Linux's OOM killer does; oom_score_adj counts. Between
+two measurements guests can overshoot by what they can touch in that time. Pages of host files are the host's cache and
+count for nobody.
 Host processes that share pages since a fork count them twice in the cheap figures (``statm``), so before anything
 follows from them the exact ones (``smaps_rollup``) are asked.
 """
