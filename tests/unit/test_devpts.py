@@ -247,6 +247,19 @@ async def test_a_background_writer_is_stopped_only_with_tostop(world: World) -> 
     assert master.try_read(10) == b"xx"
 
 
+async def test_locked_settings_stay_as_they_are(world: World) -> None:
+    thread = world.thread(1)
+    _, slave = await world.open_master(thread), await world.open_slave(thread)
+    before = slave.tty.ldisc.termios
+    assert not any(ioctl(slave, thread, io.TIOCGLCKTRMIOS))
+    locks = abi.TERMIOS.pack(0, 0, 0, abi.ECHO, 0, b"\xff" + bytes(18))
+    ioctl(slave, thread, io.TIOCSLCKTRMIOS, locks)
+    ioctl(slave, thread, io.TCSETS, abi.TERMIOS.pack(0, 0, before.cflag, 0, 0, bytes(19)))
+    after = slave.tty.ldisc.termios
+    assert (after.iflag, after.lflag) == (0, abi.ECHO)
+    assert after.characters == before.characters[:1] + bytes(18)
+
+
 async def test_background_processes_do_not_change_settings(world: World) -> None:
     shell = world.thread(10)
     _, slave = await world.open_master(world.thread(1)), await world.open_slave(shell)

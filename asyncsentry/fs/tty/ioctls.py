@@ -72,7 +72,7 @@ def _check_change(call: Call) -> None:
 def _set_settings(call: Call) -> int:
     _check_change(call)
     data = call.caller.memory.read(call.argument, abi.TERMIOS.size)
-    call.tty.ldisc.change(call.tty.ldisc.termios.from_bytes(data))
+    call.tty.change_settings(call.tty.ldisc.termios.from_bytes(data))
     return 0
 
 
@@ -80,14 +80,14 @@ def _set_settings_flush(call: Call) -> int:
     _check_change(call)
     data = call.caller.memory.read(call.argument, abi.TERMIOS.size)
     call.tty.ldisc.flush_input()
-    call.tty.ldisc.change(call.tty.ldisc.termios.from_bytes(data))
+    call.tty.change_settings(call.tty.ldisc.termios.from_bytes(data))
     return 0
 
 
 def _set_settings2(call: Call) -> int:
     _check_change(call)
     data = call.caller.memory.read(call.argument, abi.TERMIOS2.size)
-    call.tty.ldisc.change(call.tty.ldisc.termios.from_bytes2(data))
+    call.tty.change_settings(call.tty.ldisc.termios.from_bytes2(data))
     return 0
 
 
@@ -95,20 +95,33 @@ def _set_settings2_flush(call: Call) -> int:
     _check_change(call)
     data = call.caller.memory.read(call.argument, abi.TERMIOS2.size)
     call.tty.ldisc.flush_input()
-    call.tty.ldisc.change(call.tty.ldisc.termios.from_bytes2(data))
+    call.tty.change_settings(call.tty.ldisc.termios.from_bytes2(data))
     return 0
 
 
 def _set_settings_old(call: Call) -> int:
     _check_change(call)
     data = call.caller.memory.read(call.argument, abi.TERMIO.size)
-    call.tty.ldisc.change(call.tty.ldisc.termios.from_bytes_old(data))
+    call.tty.change_settings(call.tty.ldisc.termios.from_bytes_old(data))
     return 0
 
 
 def _set_settings_old_flush(call: Call) -> int:
     call.tty.ldisc.flush_input()
     return _set_settings_old(call)
+
+
+def _get_locks(call: Call) -> int:
+    call.caller.memory.write(call.argument, call.tty.locked.pack())
+    return 0
+
+
+def _set_locks(call: Call) -> int:
+    if not call.caller.credentials.has(CAP_SYS_ADMIN):
+        raise errnos.EPERM("locking settings needs CAP_SYS_ADMIN")
+    data = call.caller.memory.read(call.argument, abi.TERMIOS.size)
+    call.tty.locked = call.tty.locked.from_bytes(data)
+    return 0
 
 
 def _get_window(call: Call) -> int:
@@ -252,5 +265,6 @@ HANDLERS: dict[int, Callable[[Call], int]] = {
     io.TCSBRKP: _send_break, io.TIOCSBRK: _hold_break, io.TIOCCBRK: _hold_break, io.TIOCEXCL: _claim,
     io.TIOCNXCL: _disclaim, io.TIOCGEXCL: _is_claimed, io.TIOCSTI: _refuse_typing, io.TIOCGETD: _get_discipline,
     io.TIOCSETD: _set_discipline, io.TIOCGSOFTCAR: _get_carrier, io.TIOCSSOFTCAR: _set_carrier,
-    io.TIOCGDEV: _get_device, io.TIOCVHANGUP: _hang_up,
+    io.TIOCGDEV: _get_device, io.TIOCVHANGUP: _hang_up, io.TIOCGLCKTRMIOS: _get_locks,
+    io.TIOCSLCKTRMIOS: _set_locks,
 }  # fmt: skip

@@ -26,6 +26,23 @@ class Termios:
     input_speed: int = 38400
     output_speed: int = 38400
 
+    @classmethod
+    def nothing(cls) -> Termios:
+        """Gives settings with no bit and no character set."""
+        return cls(0, 0, 0, 0, 0, bytes(len(INITIAL_CHARACTERS)), 0, 0)
+
+    def keeping(self, old: Termios, locked: Termios) -> Termios:
+        """Gives these settings with what is set in ``locked`` as in ``old``, unset_locked_termios()."""
+        pairs = zip(self._flags(), old._flags(), locked._flags(), strict=True)
+        iflag, oflag, cflag, lflag = (new & ~mask | before & mask for new, before, mask in pairs)
+        line = old.line if locked.line else self.line
+        triples = zip(self.characters, old.characters, locked.characters, strict=True)
+        characters = bytes(before if is_locked else new for new, before, is_locked in triples)
+        return Termios(iflag, oflag, cflag, lflag, line, characters, self.input_speed, self.output_speed)
+
+    def _flags(self) -> tuple[int, int, int, int]:
+        return self.iflag, self.oflag, self.cflag, self.lflag
+
     def pack(self) -> bytes:
         """Lays it out as ``struct termios``."""
         return abi.TERMIOS.pack(self.iflag, self.oflag, self.cflag, self.lflag, self.line, self.characters)
@@ -39,7 +56,7 @@ class Termios:
 
     def pack_old(self) -> bytes:
         """Lays it out as ``struct termio``."""
-        flags = (value & 0xFFFF for value in (self.iflag, self.oflag, self.cflag, self.lflag))
+        flags = (value & 0xFFFF for value in self._flags())
         return abi.TERMIO.pack(*flags, self.line, self.characters[:8])
 
     def from_bytes(self, data: bytes) -> Termios:
@@ -57,8 +74,7 @@ class Termios:
     def from_bytes_old(self, data: bytes) -> Termios:
         """Gives these settings with the parts a ``struct termio`` holds changed."""
         *flags, line, characters = abi.TERMIO.unpack(data)
-        own = (self.iflag, self.oflag, self.cflag, self.lflag)
-        iflag, oflag, cflag, lflag = (old & ~0xFFFF | new for old, new in zip(own, flags, strict=True))
+        iflag, oflag, cflag, lflag = (old & ~0xFFFF | new for old, new in zip(self._flags(), flags, strict=True))
         speeds = _speeds(cflag, self.input_speed, self.output_speed)
         return Termios(iflag, oflag, cflag, lflag, line, characters + self.characters[8:], *speeds)
 

@@ -47,6 +47,8 @@ class Tty:
         self.name = name
         """Its path, for describing it."""
         self.ldisc = LineDiscipline(termios or Termios(), self)
+        self.locked = Termios.nothing()
+        """The bits and characters that cannot be changed, TIOCSLCKTRMIOS."""
         self.window = (0, 0, 0, 0)
         """Rows, columns, width and height in pixels."""
         self.session: Any | None = None
@@ -137,6 +139,10 @@ class Tty:
         if self.foreground is not None:
             self.terminals.job_control.signal_group(self.foreground, SIGHUP)
         detach_session(self)
+
+    def change_settings(self, wanted: Termios) -> None:
+        """Installs settings that a program asks for, but for what is locked."""
+        self.ldisc.change(wanted.keeping(self.ldisc.termios, self.locked))
 
     def set_window(self, window: tuple[int, int, int, int]) -> None:
         """Changes the size, telling the foreground group with SIGWINCH if it is new."""
