@@ -16,6 +16,8 @@ from asyncsentry.syscalls.registry import ROWS, Row
 if TYPE_CHECKING:
     from asyncsentry.tasks.thread import Thread
 
+COUNTED_MAX = 1023
+"""Highest number whose calls are counted: those above are no Linux syscall's."""
 _MINUS_ENOSYS = -ENOSYS.errno
 
 
@@ -96,7 +98,8 @@ class Dispatch:
         return answer
 
     def _absent(self, number: int) -> int:
-        self.unimplemented[number] = self.unimplemented.get(number, 0) + 1
+        if number <= COUNTED_MAX:  # guests may call any of 2**64
+            self.unimplemented[number] = self.unimplemented.get(number, 0) + 1
         return _MINUS_ENOSYS
 
     def describe_failure(self, thread: Thread, error: BaseException) -> SentryBug:

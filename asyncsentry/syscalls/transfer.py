@@ -311,7 +311,7 @@ async def push(thread: Thread, file: File, data: bytes, offset: int | None,
     """
     file = file.seen_by(thread)
     deadline_ns = timeout_deadline(thread, file.write_timeout_ns)
-    done = 0
+    done = turns = 0
     has_waited = False
     try:
         while True:
@@ -329,6 +329,11 @@ async def push(thread: Thread, file: File, data: bytes, offset: int | None,
             done += written
             if done == len(data) or not written or file.takes_one_write:
                 return done, None
+            turns += 1
+            if turns % _CHUNKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+                if thread.is_dying:
+                    return done, None
     except errnos.EPIPE as error:
         if file.raises_sigpipe:
             raise_signal(thread, SIGPIPE)

@@ -215,16 +215,16 @@ static void rights_in_flight(void) {
 }
 static void terminals(void) {
     raise_descriptors();
-    static char block[4096];
-    for (int i = 0; i < 300; i++) {
+    static char block[1 << 20];
+    for (int i = 0; i < 5000; i++) {
         int fd = open("/dev/ptmx", O_RDWR | O_NONBLOCK);
-        if (fd < 0) return;
-        for (int j = 0; j < 20; j++) write(fd, block, sizeof block);
+        if (fd < 0) break;
+        write(fd, block, i ? 64 : sizeof block);
     }
 }
 static void locks(void) {
     int fd = open("/tmp/locked", O_RDWR | O_CREAT, 0600);
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 5000; i++) {
         struct flock lock = {i % 2 ? F_WRLCK : F_RDLCK, SEEK_SET, i * 2, 1, 0};
         if (fcntl(fd, F_SETLK, &lock)) return;
     }

@@ -24,7 +24,7 @@ SANDBOX_THREADS_MAX = 300
 SANDBOX_MEMORY_BYTES = 1 << 30
 STALL_LIMIT_S = 1.0
 MEMORY_LIMIT_BYTES = 400 << 20
-FOLDERS = ("proc", "sys/fs/cgroup", "dev/pts", "dev/shm", "tmp", "bin", "etc", "mnt", "root")
+FOLDERS = ("proc", "sys/fs/cgroup", "dev/pts", "dev/shm", "tmp", "bin", "etc", "mnt", "media", "root")
 
 
 def build_root(root: Path) -> Path:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 O_NOCTTY, O_CLOEXEC = 0o400, 0o2000000
 SLAVE_MAJOR = 136
+TYPED_AT_ONCE = 4096
+"""Bytes a line discipline, which looks at each, takes before others get a turn."""
 _UNDO = {
     abi.TIOCPKT_STOP: abi.TIOCPKT_START, abi.TIOCPKT_START: abi.TIOCPKT_STOP,
     abi.TIOCPKT_DOSTOP: abi.TIOCPKT_NOSTOP, abi.TIOCPKT_NOSTOP: abi.TIOCPKT_DOSTOP,
@@ -118,7 +120,7 @@ class PtyMaster(File):
 
     def try_write(self, data: bytes, offset: int | None = None) -> int:
         """Types, even if nobody has the slave open just now; what does not fit waits for a reader."""
-        accepted = self.pty.ldisc.receive(data)
+        accepted = self.pty.ldisc.receive(data[:TYPED_AT_ONCE])
         if not accepted and data:
             raise errnos.WouldBlock
         return accepted
