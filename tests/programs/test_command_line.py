@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -40,27 +39,18 @@ def test_strace_of_ls_reads_as_straces(rootfs: Path) -> None:
         assert re.search(expected, text), f"no line has {expected}"
 
 
-def run_damaged(rootfs: Path, folder: Path, damage: Callable[[bytes], bytes]) -> subprocess.CompletedProcess[str]:
-    broken = folder / "broken"
-    broken.write_bytes(damage((rootfs / "usr/bin/true").read_bytes()))
-    broken.chmod(0o755)
-    return do(rootfs, "--volume", f"{folder}:/mnt", "--", "/mnt/broken")
-
-
 @pytest.mark.parametrize("damage", [
-    lambda elf: elf[:100], lambda elf: elf[:18] + b"\x03" + elf[19:], lambda elf: elf[:16] + b"\x09" + elf[17:],
-    lambda elf: elf[:54] + b"\xff\xff" + elf[56:],
-], ids=["cut in the headers", "for another machine", "of no known type", "of odd program headers"])  # fmt: skip
+    lambda elf: elf[:100], lambda elf: elf[:5000], lambda elf: elf[:18] + b"\x03" + elf[19:],
+    lambda elf: elf[:16] + b"\x09" + elf[17:], lambda elf: elf[:54] + b"\xff\xff" + elf[56:],
+], ids=["cut in the headers", "cut before its data", "for another machine", "of no known type", "of odd headers"])
 def test_a_damaged_program_is_one_clear_line(
         rootfs: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    done = run_damaged(rootfs, tmp_path, damage)
+    broken = tmp_path / "broken"
+    broken.write_bytes(damage((rootfs / "usr/bin/true").read_bytes()))
+    broken.chmod(0o755)
+    done = do(rootfs, "--volume", f"{tmp_path}:/mnt", "--", "/mnt/broken")
     assert done.returncode == 126
     assert done.stderr.count("\n") == 1
-
-
-def test_a_program_that_is_cut_short_falls_over_its_end(rootfs: Path, tmp_path: Path) -> None:
-    done = run_damaged(rootfs, tmp_path, lambda elf: elf[:5000])
-    assert done.returncode in (128 + signal.SIGBUS, 128 + signal.SIGSEGV)
 
 
 def test_an_unreadable_root_is_one_clear_line(tmp_path: Path) -> None:
