@@ -50,6 +50,7 @@ void hub_answer_result(struct hub *hub, int slot, uint64_t result, uint32_t spin
 void hub_park(struct hub *hub, int slot);
 uint32_t hub_take_wakes(struct hub *hub);
 int hub_doorbell(struct hub *hub, struct hub_event *event);
+void hub_tie(struct hub *hub, int slot, int here);
 void hub_adopt(struct hub *hub, int slot, int tid, uint64_t id);
 int hub_reply(struct hub *hub, uint64_t id, int error, int go_on);
 int hub_lend(struct hub *hub, uint64_t id, int fd, int number);

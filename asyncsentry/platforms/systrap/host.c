@@ -320,6 +320,16 @@ static int send_away(struct hub *hub, const struct slot_record *slot) {
     return !sched_setaffinity(slot->tid, sizeof elsewhere, &elsewhere);
 }
 
+/* Ties a thread to our processor, so that what it makes next starts there too, or lets it go again: a child started on an
+ * idle processor would cost a wake-up of 40 us at each of the hand-overs of its birth. */
+void hub_tie(struct hub *hub, int number, int here) {
+    cpu_set_t ours;
+    CPU_ZERO(&ours);
+    CPU_SET(sched_getcpu(), &ours);
+    if (hub->slots[number].tid > 0)
+        sched_setaffinity(hub->slots[number].tid, sizeof ours, here ? &ours : &hub->processors);
+}
+
 /* Lets a taken slot run on. spin_us > 0 keeps it hot: the stub will spin that long at its next trap. */
 void hub_answer(struct hub *hub, int number, int action, uint32_t spin_us) {
     struct slot_record *slot = &hub->slots[number];

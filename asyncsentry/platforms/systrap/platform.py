@@ -218,7 +218,13 @@ class SystrapPlatform:
     def _settle(self, hits: int, misses: int) -> None:
         policy = self._policy
         policy.settle(hits, lib.hub_take_wakes(self.hub), misses)
-        if not policy.is_hot and self.stub_spin_us:
+        if not policy.is_hot:
+            self._cool()
+
+    def _cool(self) -> None:
+        """Goes back to the doorbell, where a bell and its answer hand the processor over."""
+        if self.stub_spin_us:
+            self._policy.is_hot = False
             self.stub_spin_us = 0
             lib.hub_hand_over(self.hub, 1)
 
@@ -380,6 +386,8 @@ class SystrapPlatform:
         lib.slot_reset(self.hub, child.slot)
         self._birth = birth = Birth(parent, child, flags)
         timer = self.loop.call_later(BIRTH_LIMIT_S, self._is_late, birth)
+        self._cool()
+        lib.hub_tie(self.hub, parent.slot, 1)
         try:
             host_id = await self._make(birth, call, stack)
             await child.wait_newborn()
@@ -391,6 +399,8 @@ class SystrapPlatform:
         finally:
             timer.cancel()
             self._birth = None
+            lib.hub_tie(self.hub, parent.slot, 0)
+        lib.hub_tie(self.hub, child.slot, 0)
         return child
 
     async def _make(self, birth: Birth, call: int, stack: int) -> int:
