@@ -51,7 +51,7 @@ def eventfd(thread: Thread, value: UInt) -> int:
 
 @syscall(290, errnos="EINVAL EMFILE ENFILE")
 def eventfd2(thread: Thread, value: UInt, flags: Flags) -> int:
-    """eventfd(2): EFD_SEMAPHORE, EFD_NONBLOCK, EFD_CLOEXEC."""
+    """eventfd2(2): EFD_SEMAPHORE, EFD_NONBLOCK, EFD_CLOEXEC."""
     if flags & ~(EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC):
         raise EINVAL(f"flags {flags:#o}")
     file = EventFile(_inode(thread), value, flags & EFD_NONBLOCK, bool(flags & EFD_SEMAPHORE))
@@ -113,7 +113,7 @@ def signalfd(thread: Thread, fd: Fd, mask: Pointer, size: Size) -> int:
 
 @syscall(289, errnos="EBADF EFAULT EINVAL EMFILE ENFILE")
 def signalfd4(thread: Thread, fd: Fd, mask: Pointer, size: Size, flags: Flags) -> int:
-    """signalfd(2): makes a descriptor for -1, else changes one's mask."""
+    """signalfd4(2): makes a descriptor for -1, else changes one's mask."""
     return _signalfd(thread, fd, mask, size, flags)
 
 

@@ -31,7 +31,7 @@ def setrlimit(thread: Thread, resource: UInt, limit: Pointer) -> int:
 
 @syscall(302, errnos="EFAULT EINVAL EPERM ESRCH")
 def prlimit64(thread: Thread, pid: Int, resource: UInt, new_limit: Pointer, old_limit: Pointer) -> int:
-    """prlimit(2): EFAULT for the new limit, ESRCH, EPERM, EINVAL, EFAULT for the old one."""
+    """prlimit64(2): EFAULT for the new limit, ESRCH, EPERM, EINVAL, EFAULT for the old one."""
     new = thread.memory.read_struct(new_limit, abi.RLIMIT) if new_limit else None
     process = find_process(thread, pid)
     _check_may_limit(thread, process)

@@ -251,7 +251,7 @@ async def select(thread: Thread, count: Int, read_set: Pointer, write_set: Point
 @syscall(270, errnos="EBADF EFAULT EINTR EINVAL", restart=Restart.NOHAND)
 async def pselect6(thread: Thread, count: Int, read_set: Pointer, write_set: Pointer, except_set: Pointer,
                    timespec: Pointer, argument: Pointer) -> int:
-    """pselect(2): select with a timespec and a signal mask for the wait."""
+    """pselect6(2): select with a timespec and a signal mask for the wait."""
     mask, size = thread.memory.read_struct(argument, SIGSET_ARGUMENT) if argument else (0, 0)
     deadline_ns = deadline_after(thread, read_timeout(thread, timespec))
     left = TimeLeft(thread, timespec, deadline_ns)

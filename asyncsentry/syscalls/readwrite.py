@@ -103,7 +103,7 @@ def _write_piece(thread: Thread, file: File, buffer: int, count: int, offset: in
 
 @syscall(17, errnos=READ_ERRNOS + " ENXIO EOVERFLOW ESPIPE")
 def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -> int | Awaitable[int]:
-    """pread(2): EINVAL for a negative offset, EBADF, ESPIPE, EBADF if it is not open for reading."""
+    """pread64(2): EINVAL for a negative offset, EBADF, ESPIPE, EBADF if it is not open for reading."""
     file = _positioned(thread, fd, offset)
     if file.flags & NOT_READABLE:
         raise EBADF(f"fd {fd} is not open for reading")
@@ -124,7 +124,7 @@ def pread64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -
 
 @syscall(18, errnos=WRITE_ERRNOS + " ENXIO EOVERFLOW ESPIPE")
 def pwrite64(thread: Thread, fd: Fd, buffer: Buffer, count: Size, offset: Long) -> int | Awaitable[int]:
-    """pwrite(2): EINVAL for a negative offset, EBADF, ESPIPE, EBADF if it is not open for writing."""
+    """pwrite64(2): EINVAL for a negative offset, EBADF, ESPIPE, EBADF if it is not open for writing."""
     _positioned(thread, fd, offset)
     return _write_piece(thread, writable_file(thread, fd), buffer, count, offset)
 
