@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from rootfs import CACHE, Native, fingerprint
+from rootfs import CACHE, ENTER, Native, fingerprint
 
 HERE = Path(__file__).parent
 RUNNER = (HERE / "cpython_runner.py").read_text()
@@ -70,7 +70,7 @@ def parse(records: str) -> Outcomes:
 
 def run_natively(native: Native, module: str) -> Outcomes:
     """Runs a module on the host's kernel, or remembers what that gave."""
-    key = sha256(f"{fingerprint()} {os.uname().release} {RUNNER}".encode()).hexdigest()[:16]
+    key = sha256(f"{fingerprint()} {os.uname().release} {ENTER} {RUNNER}".encode()).hexdigest()[:16]
     cached = CACHE / f"cpython-{key}" / f"{module}.jsonl"
     if not cached.exists():
         result = native.run(["python3", "-c", RUNNER, f"test_{module}"], timeout=LIMIT_S)
