@@ -51,10 +51,12 @@ dpkg -i hello.deb >log; tail -1 log; dpkg --purge hello-deb >/dev/null; echo $?;
 """
 
 TMUX = r"""
-export TERM=xterm; tmux -f /dev/null new-session -d -x 80 -y 24 'PS1="ready> " bash --norc --noprofile'; until tmux capture-pane -p | grep -q 'ready>'; do sleep 0.05; done
-tmux send-keys 'echo typed $((6 * 7)); tty | sed s/[0-9]*$//; stty size' Enter; until tmux capture-pane -p | grep -q '24 80\|23 80'; do sleep 0.05; done
-tmux send-keys 'sleep 100' Enter; until tmux capture-pane -p | grep -q 'status 130'; do sleep 0.2; tmux send-keys C-c; sleep 0.2; tmux send-keys 'echo status $?' Enter; done
-tmux send-keys 'sleep 100' Enter; until tmux capture-pane -p | grep -q Stopped; do sleep 0.2; tmux send-keys C-z; done; until tmux capture-pane -p | grep -q Terminated; do tmux send-keys 'kill %1' Enter; sleep 0.2; done
+runs() { until [ "$(tmux display -p '#{pane_current_command}')" = $1 ]; do sleep 0.05; done; }
+shows() { until tmux capture-pane -p | grep -q "$1"; do sleep 0.05; done; }
+export TERM=xterm; tmux -f /dev/null new-session -d -x 80 -y 24 'PS1="ready> " bash --norc --noprofile'; shows 'ready>'
+tmux send-keys 'echo typed $((6 * 7)); tty | sed s/[0-9]*$//; stty size' Enter; shows '24 80\|23 80'
+tmux send-keys 'sleep 100' Enter; runs sleep; tmux send-keys C-c; runs bash; tmux send-keys 'echo status $?' Enter; shows 'status 130'
+tmux send-keys 'sleep 100' Enter; runs sleep; tmux send-keys C-z; shows Stopped; runs bash; tmux send-keys 'fg' Enter; runs sleep; tmux send-keys C-\\; shows Quit
 tmux split-window 'cat'; tmux list-panes | wc -l; tmux send-keys -t 1 'in the second pane' Enter; until tmux capture-pane -t 1 -p | grep -m1 second; do sleep 0.05; done; tmux resize-window -x 100 -y 30
 until tmux send-keys -t 0 'clear; stty size' Enter; sleep 0.2; tmux capture-pane -t 0 -p | grep '15 100'; do true; done; tmux kill-server; echo $?
 """
