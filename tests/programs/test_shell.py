@@ -29,14 +29,14 @@ EOF
         trap 'echo exit trap' EXIT; trap 'echo usr1' USR1; trap 'echo term; exit 4' TERM
         kill -USR1 $$; echo after usr1
         (trap 'echo sub; exit 9' INT; kill -INT $BASHPID; echo not reached); echo "sub $?"
-        sleep 30 & pid=$!; kill $pid; wait $pid; echo "killed: $?"
+        sleep 30 & pid=$!; until grep -q sleep /proc/$pid/comm; do :; done; kill $pid; wait $pid; echo "killed: $?"
         trap 'echo chld' CHLD; true & wait; trap - CHLD
         kill -TERM $$; echo not reached
     """,
     "death by signal": "echo before; kill -SEGV $$; echo not reached",
     "job control": """
         set -m
-        sleep 100 & jobs
+        sleep 100 & jobs; until grep -q sleep /proc/$!/comm; do :; done
         kill -STOP %1; sleep 0.2; jobs; kill -CONT %1; sleep 0.2; jobs
         kill %1; wait %1; echo "ended $?"
         (exit 7) & wait $!; echo "status $?"
